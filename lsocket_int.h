@@ -1,0 +1,305 @@
+/*
+** lsocket_int.h: types and functions shared by the library's own files.
+**
+** Prefixes: mod_ module function, sock_ method, step_ one attempt of an operation, lsock_ used across files.
+** Dependencies: plat -> err -> wait -> { addr, family, inet, opt, const, resolve } -> lsocket.c -> connect.
+*/
+#ifndef LSOCKET_INT_H
+#define LSOCKET_INT_H
+
+#include "lsocket_plat.h"
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "lsocket.h"
+
+#if defined(__GNUC__)
+#define lsock_likely(x) __builtin_expect(!!(x), 1)
+#else
+#define lsock_likely(x) (x)
+#endif
+
+#define LSOCK_COUNT(a) (sizeof(a) / sizeof((a)[0]))
+#define LSOCK_NS 1e9
+
+/* ---------------------------------------------------------------- the state of the library in one lua_State */
+
+typedef struct lsock_Pool lsock_Pool; /* lsocket_resolve.c */
+
+typedef struct lsock_Core {
+  uintptr_t secret;        /* see lsock_Sock.seal */
+  int64_t default_timeout; /* ns, < 0: none */
+  char *scratch;           /* receive buffer; its userdata is user value LSOCK_UV_SCRATCH */
+  size_t scratch_size;
+  lsock_Pool *pool;        /* threads that look names up; NULL until one is needed */
+  int hook;                /* a wait hook is set */
+} lsock_Core;
+
+/* The core is upvalue 1 of every function of the library; upvalue 2 is true in the try_ form of a function. */
+#define LSOCK_UP_CORE lua_upvalueindex(1)
+#define LSOCK_UP_TRY lua_upvalueindex(2)
+#define lsock_core(L) ((lsock_Core *)lua_touserdata((L), LSOCK_UP_CORE))
+
+enum { /* user values of the core */
+  LSOCK_UV_SCRATCH = 1,
+  LSOCK_UV_HOOK,
+  LSOCK_UV_WAKE,
+  LSOCK_UV_SOCKET,  /* metatable of sockets */
+  LSOCK_UV_ERROR,   /* metatable of errors */
+  LSOCK_UV_CLASSES, /* array of error classes */
+  LSOCK_UV_OP,      /* metatable of operations kept across a yield */
+  LSOCK_UV_LOOKUP,  /* metatable of name lookups */
+  LSOCK_UV_RACE,    /* metatable of create_connection's attempts */
+  LSOCK_UV_ADDR,    /* address family -> metatable of its addresses */
+  LSOCK_UV_INFO,    /* metatable of getaddrinfo's entries */
+  LSOCK_UV_COUNT = LSOCK_UV_INFO
+};
+
+#define lsock_pushcore(L, uv) ((void)lua_getiuservalue((L), LSOCK_UP_CORE, (uv)))
+
+/* One row of a registration array. */
+typedef struct lsock_Reg {
+  const char *name;
+  lua_CFunction f;
+  int fallible; /* also registered as try_<name> */
+} lsock_Reg;
+
+/* Adds functions to the table on top of the stack, the core found at `core`. */
+void lsock_register(lua_State *L, int core, const lsock_Reg *regs);
+
+/* ---------------------------------------------------------------- sockets */
+
+enum { LSOCK_RD = 0, LSOCK_WR = 1, LSOCK_MODAL = 2 }; /* directions; as bits 1 << direction */
+
+typedef struct lsock_Sock {
+  uintptr_t seal;    /* its own address ^ core->secret: only this library can have made it */
+  int64_t timeout;   /* ns; 0 never waits, < 0 blocks */
+  int64_t kernel[2]; /* what SO_RCVTIMEO and SO_SNDTIMEO were last set to by us; 0 none */
+  lsock_fd fd;       /* LSOCK_NOFD when closed */
+  int family, type, proto;
+  unsigned char nonblocking; /* O_NONBLOCK was set by us */
+  unsigned char shared;      /* another owner may know the descriptor: leave the kernel's timeouts alone */
+  unsigned char waiting;     /* directions in which a coroutine waits */
+  unsigned char likely_idle; /* directions in which the last operation had to wait */
+  unsigned char internal;    /* ours alone: no warning when collected */
+} lsock_Sock;
+
+#define LSOCK_SEAL(core, s) ((uintptr_t)(s) ^ (core)->secret)
+
+/* A new, closed socket object on top of the stack: allocated before any descriptor, so memory errors leak none. */
+lsock_Sock *lsock_newsock(lua_State *L, lsock_Core *core);
+
+/* Gives it a descriptor; an O_NONBLOCK already in force is not looked for. */
+void lsock_open(lsock_Sock *s, lsock_fd fd, int family, int type, int proto);
+
+/* NULL unless the value at `arg` is a socket of this state. */
+lsock_Sock *lsock_tosock(lua_State *L, int arg, const lsock_Core *core);
+
+/* Argument error unless it is one; it may be closed. */
+lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core);
+
+/* Closes the descriptor and wakes who waits on it. 0 or an errno. The object is at `arg`. */
+int lsock_closesock(lua_State *L, int arg, lsock_Sock *s);
+
+/* ---------------------------------------------------------------- errors (lsocket_err.c) */
+
+enum { LSOCK_ERROR = 1, LSOCK_HERROR, LSOCK_GAIERROR, LSOCK_TIMEOUT }; /* classes */
+
+typedef struct lsock_Fail {
+  int cls;          /* 0: LSOCK_TIMEOUT for ETIMEDOUT, else LSOCK_ERROR */
+  int err;          /* errno, h_errno or EAI_ */
+  const char *op;   /* a string that lives as long as the library */
+  const char *msg;  /* likewise; NULL: the system's text for err */
+  int address;      /* stack index of the address concerned, or 0 */
+  int extra;        /* stack index of a table of further fields (sent, partial, errors), or 0 */
+} lsock_Fail;
+
+/* Pushes the error object. */
+void lsock_pusherror(lua_State *L, const lsock_Fail *f);
+
+/* Ends a function: raises the error, or returns nil and the error from the try_ form. */
+int lsock_fail(lua_State *L, const lsock_Fail *f);
+
+/* The same for an errno and an operation's name alone. */
+int lsock_failno(lua_State *L, int err, const char *op);
+
+/* Adds a class after the built-in ones; returns its number. Pops nothing, pushes nothing. */
+int lsock_newclass(lua_State *L, int core, const char *name, int parent);
+
+void lsock_open_err(lua_State *L, int core); /* the module's table is on top */
+
+/* ---------------------------------------------------------------- addresses (lsocket_addr.c, lsocket_family.c) */
+
+typedef struct lsock_Addr {
+  socklen_t len;
+  union {
+    struct sockaddr sa;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+    struct sockaddr_un un;
+    struct sockaddr_storage ss;
+  } u;
+} lsock_Addr;
+
+/*
+** Reads the address at `arg` for a socket of that family and protocol. Returns NULL when it is complete, else the name
+** to be looked up (a string that the argument holds); then everything but the host is filled in. Argument errors raise.
+*/
+const char *lsock_getaddr(lua_State *L, int arg, int family, int proto, lsock_Addr *a);
+
+/* Pushes an address as Lua sees it; nil for none. fd is asked for interface names. */
+void lsock_pushaddr(lua_State *L, lsock_fd fd, int proto, const lsock_Addr *a);
+
+/* Pushes "127.0.0.1:80", "[::1]:80", "unix:/run/x" ... for the address at idx. */
+void lsock_pushaddrtext(lua_State *L, int idx);
+
+/* Puts host and port of one internet address beside another's port, flowinfo and scope. */
+void lsock_sethost(lsock_Addr *a, const struct sockaddr *host);
+
+/* Numeric host text to address; 1 done, 0 not numeric. Understands fe80::1%eth0. */
+int lsock_numeric_host(const char *host, int family, lsock_Addr *a);
+
+int lsock_checkport(lua_State *L, int arg, int idx);
+
+/* One address family beyond IPv4, IPv6 and Unix. */
+typedef struct lsock_Family {
+  int family;
+  const char *const *fields; /* names of the positional items, NULL at the end */
+  void (*push)(lua_State *L, lsock_fd fd, int proto, const lsock_Addr *a); /* pushes a plain table */
+  void (*get)(lua_State *L, int arg, int proto, lsock_Addr *a);
+} lsock_Family;
+extern const lsock_Family lsock_families[];
+
+/* Pushes item `i` of the address table at `arg`, by position or else by name; returns its type. */
+int lsock_getitem(lua_State *L, int arg, int i, const char *name);
+
+/* The same for an integer from lo to hi, absent only if `opt` (then 0); argument error otherwise. Pushes nothing. */
+lua_Integer lsock_getint(lua_State *L, int arg, int i, const char *name, lua_Integer lo, lua_Integer hi, int opt);
+
+/* The same for a string of at most `max` bytes, without zeros if `text`; NULL if absent and `opt`. The table holds it. */
+const char *lsock_getstr(lua_State *L, int arg, int i, const char *name, size_t max, int text, int opt, size_t *len);
+
+/* An interface name's index (0 for ""); argument error if there is none. And back, "" for 0 or none. */
+unsigned lsock_getif(lua_State *L, int arg, int i, const char *name);
+void lsock_pushif(lua_State *L, unsigned index);
+
+void lsock_open_addr(lua_State *L, int core);
+void lsock_open_inet(lua_State *L, int core);
+
+/* ---------------------------------------------------------------- waiting (lsocket_wait.c) */
+
+typedef struct lsock_Op lsock_Op;
+
+/*
+** One attempt. Results on top of the stack and their number; or what stands in the way. It may be called again at any
+** time after LSOCK_READ, LSOCK_WRITE and LSOCK_INTR, from another C stack: what it must remember is in the lsock_Op.
+*/
+typedef int (*lsock_Step)(lua_State *L, lsock_Op *op);
+enum { LSOCK_READ = -1, LSOCK_WRITE = -2, LSOCK_INTR = -3, LSOCK_FAIL = -4 };
+
+typedef struct lsock_Job lsock_Job; /* a lookup, lsocket_resolve.c */
+
+struct lsock_Op {
+  lsock_Core *core;
+  lsock_Sock *s;     /* the socket worked on, at stack index 1; NULL in functions without one */
+  lsock_Step step;
+  const char *name;  /* for errors */
+  const char *msg;
+  lsock_Sock *w;     /* the socket to wait for ... */
+  int wslot;         /* ... and its stack index; the step may change both */
+  lsock_fd fd, wfd;  /* descriptors of s and w, to notice that they were closed meanwhile */
+  int want;          /* what is waited for: LSOCK_READ or LSOCK_WRITE */
+  int kept;          /* stack index of the userdata that holds this operation; 0: it is on the C stack */
+  unsigned char mark;/* the bit set in w->waiting */
+  int dir;           /* LSOCK_RD or LSOCK_WR; LSOCK_MODAL where the call takes no MSG_DONTWAIT */
+  int64_t timeout;   /* ns; 0 never waits, < 0 for ever */
+  int64_t deadline;  /* of the operation; INT64_MAX: none */
+  int64_t end;       /* the step's own: a point in time */
+  int64_t until;     /* if set by the step: try again at this time even without readiness */
+  int nowait;        /* the attempt must not wait in the kernel */
+  int coop;          /* wait through the hook */
+  int flags;         /* MSG_ */
+  int err, cls;      /* of LSOCK_FAIL */
+  int address, extra;/* stack indices for the error object, 0 none */
+  int state;         /* the step's own */
+  int slot;          /* the step's own: a stack index */
+  const char *data;  /* bytes to send, or room to receive */
+  size_t len, done;
+  lsock_Step partial;/* called before a failure: results to return instead, or < 0; may set extra */
+  lsock_Job *job;    /* a lookup to be finished first */
+  lsock_Addr addr;
+};
+
+/* An operation on the socket at index 1; argument error if it is none. */
+void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir);
+
+/* An operation without a socket, bounded by the default timeout. */
+void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step);
+
+/* Runs it to the end: returns what the C function must return. */
+int lsock_run(lua_State *L, lsock_Op *op);
+
+/* What a failed system call means for an attempt; `want` is LSOCK_READ or LSOCK_WRITE. */
+int lsock_again(lsock_Op *op, int want);
+
+/* Gives pending hooks (a Ctrl-C) their turn; may raise. */
+void lsock_turn(lua_State *L);
+
+/* A flag for calls that take MSG_ flags, from nowait. */
+#if defined(MSG_DONTWAIT)
+#define LSOCK_DONTWAIT(op) ((op)->nowait ? MSG_DONTWAIT : 0)
+#else
+#define LSOCK_DONTWAIT(op) 0
+#endif
+
+/* nil or seconds at `arg` to ns; < 0 for nil. Argument error for others. */
+int64_t lsock_checktimeout(lua_State *L, int arg);
+void lsock_pushtimeout(lua_State *L, int64_t ns);
+
+/* Changes what settimeout changes. */
+void lsock_settimeout(lsock_Sock *s, int64_t ns);
+
+/* Puts the descriptor into the mode that an attempt without MSG_DONTWAIT needs. */
+void lsock_mode(lsock_Sock *s, int nonblocking);
+
+void lsock_open_wait(lua_State *L, int core);
+
+/* ---------------------------------------------------------------- names (lsocket_resolve.c) */
+
+/* Prepares the lookup of op->addr's host: pushes its handle, sets op->job. */
+void lsock_lookup(lua_State *L, lsock_Op *op, const char *host);
+
+/* Does it: 0 when op->addr is complete, else as a step. Call it at the start of a step while op->job is set. */
+int lsock_step_lookup(lua_State *L, lsock_Op *op);
+
+/* Prepares a getaddrinfo; after lsock_step_job the list is lsock_job_result. */
+void lsock_lookup_all(lua_State *L, lsock_Op *op, const char *host, const char *serv, const struct addrinfo *hints);
+int lsock_step_job(lua_State *L, lsock_Op *op);
+const struct addrinfo *lsock_job_result(const lsock_Job *job);
+
+/* getaddrinfo's service argument at `arg`: number or name; `buf` holds a number's text. */
+const char *lsock_optservice(lua_State *L, int arg, char buf[24]);
+
+/* A string without embedded zeros. */
+const char *lsock_checkname(lua_State *L, int arg);
+
+void lsock_open_resolve(lua_State *L, int core);
+
+/* ---------------------------------------------------------------- constants (lsocket_const.c) */
+
+void lsock_open_const(lua_State *L); /* into the table on top */
+void lsock_open_errno(lua_State *L); /* pushes socket.errno */
+const char *lsock_errno_name(int err); /* NULL if unknown, as the rest */
+const char *lsock_eai_name(int code);
+const char *lsock_herr_name(int code);
+const char *lsock_af_name(int family);
+const char *lsock_type_name(int type);
+
+/* ---------------------------------------------------------------- methods and functions of other files */
+
+extern const lsock_Reg lsock_opt_methods[];
+extern const lsock_Reg lsock_io_methods[];
+void lsock_open_connect(lua_State *L, int core);
+
+#endif

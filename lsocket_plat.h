@@ -1,0 +1,98 @@
+/*
+** lsocket_plat.h: everything that differs between platforms, behind one set of names.
+** lsocket_posix.c implements it; elsewhere only the LSOCK_HAVE_ macros are tested.
+*/
+#ifndef LSOCKET_PLAT_H
+#define LSOCKET_PLAT_H
+
+/* Declarations beyond ISO C: GNU and BSD extensions of the C library's headers. */
+#if !defined(_GNU_SOURCE)
+#define _GNU_SOURCE 1
+#endif
+#if defined(__APPLE__) && !defined(_DARWIN_C_SOURCE)
+#define _DARWIN_C_SOURCE 1
+#endif
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/un.h>
+
+#if defined(__linux__)
+#define LSOCK_HAVE_ABSTRACT_UNIX 1 /* Unix addresses that begin with a zero byte (unix(7)) */
+#define LSOCK_HAVE_EPOLL 1
+#endif
+
+/*
+** SO_RCVTIMEO and SO_SNDTIMEO bound recv, send and connect in the kernel and leave the socket usable after they
+** expire (socket(7)). On other systems the details differ, so there the waiter polls.
+*/
+#if defined(__linux__)
+#define LSOCK_HAVE_KERNEL_TIMEOUT 1
+#endif
+
+#if defined(MSG_NOSIGNAL)
+#define LSOCK_NOSIGNAL MSG_NOSIGNAL
+#else
+#define LSOCK_NOSIGNAL 0 /* lsock_plat_socket sets SO_NOSIGPIPE instead */
+#endif
+
+typedef int lsock_fd;
+#define LSOCK_NOFD (-1)
+
+/* Calls below return -1 (or LSOCK_NOFD) and set errno on failure. Every new descriptor is close-on-exec. */
+lsock_fd lsock_plat_socket(int family, int type, int proto);
+int lsock_plat_socketpair(int family, int type, int proto, lsock_fd fds[2]);
+lsock_fd lsock_plat_accept(lsock_fd fd, struct sockaddr *sa, socklen_t *len);
+lsock_fd lsock_plat_dup(lsock_fd fd);
+int lsock_plat_close(lsock_fd fd);
+int lsock_plat_set_nonblocking(lsock_fd fd, int on);
+int lsock_plat_get_inheritable(lsock_fd fd);
+int lsock_plat_set_inheritable(lsock_fd fd, int on);
+
+/* Nanoseconds of a clock that no one sets. */
+int64_t lsock_plat_now(void);
+
+/* Waits for `events` on fd (fd < 0: only waits), at most ns nanoseconds (< 0: for ever). 1 ready, 0 time is up. */
+int lsock_plat_poll(lsock_fd fd, short events, int64_t ns);
+
+/* Kernel timeouts: 0 means none. `ns` is rounded down to microseconds. */
+int lsock_plat_kernel_timeout(lsock_fd fd, int sending, int64_t ns);
+
+/* The longest kernel timeout that is sure to have ended `ns` nanoseconds from now; 0 if there is none. */
+int64_t lsock_plat_kernel_slice(int64_t ns);
+
+/* A number that a script cannot guess. */
+uintptr_t lsock_plat_secret(void);
+
+/* Threads, only for name lookups: detached, with every signal blocked. 0 or an errno. */
+int lsock_plat_thread(void *(*run)(void *), void *arg);
+
+/* Keeps this library in memory after the last lua_close: a lookup's thread may outlive it. */
+void lsock_plat_pin(void);
+
+/* Tells the C library's resolver, for this thread, that nobody waits longer than ns nanoseconds. */
+void lsock_plat_bound_resolver(int64_t ns);
+
+/* Thread-safe gethostbyname/gethostbyaddr into caller's memory; 0, or an h_errno in *herr (errno for NETDB_INTERNAL). */
+typedef struct lsock_Hostent {
+  struct hostent ent;
+  char *buf;
+  size_t size;
+} lsock_Hostent;
+int lsock_plat_hostbyname(const char *name, lsock_Hostent *h, int *herr);
+int lsock_plat_hostbyaddr(const void *addr, socklen_t len, int family, lsock_Hostent *h, int *herr);
+void lsock_plat_freehost(lsock_Hostent *h);
+
+/* strerror without its static buffer. */
+const char *lsock_plat_strerror(int err, char *buf, size_t size);
+
+#endif

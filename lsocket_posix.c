@@ -1,0 +1,292 @@
+/*
+** lsocket_posix.c: the platform layer for Unix-like systems.
+*/
+#include "lsocket_plat.h"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <resolv.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__linux__)
+#include <sys/random.h>
+#endif
+
+#define NS_PER_S INT64_C(1000000000)
+
+static int set_flag(lsock_fd fd, int get, int set, int flag, int on) {
+  int old = fcntl(fd, get);
+  int new;
+  if (old < 0) return -1;
+  new = on ? old | flag : old & ~flag;
+  return new == old ? 0 : fcntl(fd, set, new);
+}
+
+#if !defined(SOCK_CLOEXEC) || defined(SO_NOSIGPIPE)
+/* Gives a new descriptor what the creating call could not. */
+static lsock_fd finish(lsock_fd fd) {
+  int bad = 0;
+  if (fd < 0) return fd;
+#if !defined(SOCK_CLOEXEC)
+  bad = set_flag(fd, F_GETFD, F_SETFD, FD_CLOEXEC, 1) < 0;
+#endif
+#if defined(SO_NOSIGPIPE)
+  {
+    int on = 1;
+    (void)setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+  }
+#endif
+  if (bad) {
+    int err = errno;
+    close(fd);
+    errno = err;
+    return LSOCK_NOFD;
+  }
+  return fd;
+}
+#else
+#define finish(fd) (fd)
+#endif
+
+#if !defined(SOCK_CLOEXEC)
+#define SOCK_CLOEXEC 0
+#endif
+
+lsock_fd lsock_plat_socket(int family, int type, int proto) {
+  return finish(socket(family, type | SOCK_CLOEXEC, proto));
+}
+
+int lsock_plat_socketpair(int family, int type, int proto, lsock_fd fds[2]) {
+  if (socketpair(family, type | SOCK_CLOEXEC, proto, fds) < 0) return -1;
+  fds[0] = finish(fds[0]);
+  fds[1] = finish(fds[1]);
+  if (fds[0] >= 0 && fds[1] >= 0) return 0;
+  if (fds[0] >= 0) close(fds[0]);
+  if (fds[1] >= 0) close(fds[1]);
+  return -1;
+}
+
+lsock_fd lsock_plat_accept(lsock_fd fd, struct sockaddr *sa, socklen_t *len) {
+#if SOCK_CLOEXEC
+  return finish(accept4(fd, sa, len, SOCK_CLOEXEC));
+#else
+  return finish(accept(fd, sa, len));
+#endif
+}
+
+lsock_fd lsock_plat_dup(lsock_fd fd) {
+  return fcntl(fd, F_DUPFD_CLOEXEC, 0);
+}
+
+int lsock_plat_close(lsock_fd fd) {
+  int r = close(fd);
+  /* The descriptor is gone either way; a peer's reset is no failure of the close. */
+  return (r < 0 && (errno == EINTR || errno == EINPROGRESS || errno == ECONNRESET)) ? 0 : r;
+}
+
+int lsock_plat_set_nonblocking(lsock_fd fd, int on) {
+  return ioctl(fd, FIONBIO, &on);
+}
+
+int lsock_plat_get_inheritable(lsock_fd fd) {
+  int flags = fcntl(fd, F_GETFD);
+  return flags < 0 ? -1 : !(flags & FD_CLOEXEC);
+}
+
+int lsock_plat_set_inheritable(lsock_fd fd, int on) {
+  return set_flag(fd, F_GETFD, F_SETFD, FD_CLOEXEC, !on);
+}
+
+int64_t lsock_plat_now(void) {
+  struct timespec ts;
+  clock_gettime(CLOCK_MONOTONIC, &ts);
+  return (int64_t)ts.tv_sec * NS_PER_S + ts.tv_nsec;
+}
+
+int lsock_plat_poll(lsock_fd fd, short events, int64_t ns) {
+  struct pollfd p;
+  int r;
+  p.fd = fd;
+  p.events = events;
+  p.revents = 0;
+#if defined(__linux__) || defined(__FreeBSD__) || defined(__OpenBSD__) || defined(__NetBSD__)
+  {
+    struct timespec ts;
+    if (ns >= 0) {
+      ts.tv_sec = (time_t)(ns / NS_PER_S);
+      ts.tv_nsec = (long)(ns % NS_PER_S);
+    }
+    r = ppoll(&p, 1, ns < 0 ? NULL : &ts, NULL);
+  }
+#else
+  {
+    int64_t ms = ns < 0 ? -1 : ns / 1000000 + (ns % 1000000 != 0); /* up: never early */
+    r = poll(&p, 1, ms > INT_MAX ? INT_MAX : (int)ms);
+    if (r == 0 && ms > INT_MAX) {
+      errno = EINTR; /* the waiter comes back with the rest */
+      return -1;
+    }
+  }
+#endif
+  return r;
+}
+
+int lsock_plat_kernel_timeout(lsock_fd fd, int sending, int64_t ns) {
+  struct timeval tv;
+  tv.tv_sec = (time_t)(ns / NS_PER_S);
+  tv.tv_usec = (suseconds_t)(ns % NS_PER_S / 1000);
+  return setsockopt(fd, SOL_SOCKET, sending ? SO_SNDTIMEO : SO_RCVTIMEO, &tv, sizeof tv);
+}
+
+int64_t lsock_plat_kernel_slice(int64_t ns) {
+#if defined(LSOCK_HAVE_KERNEL_TIMEOUT)
+  /* Linux rounds a timeout up to ticks of at most 10 ms, then ends it up to one tick and an eighth late
+  ** (kernel/time/timer.c): 8/9 of what is left after three ticks ends in time. */
+  int64_t slice = (ns - 3 * INT64_C(10000000)) / 9 * 8;
+  return slice < INT64_C(10000000) ? 0 : slice;
+#else
+  (void)ns;
+  return 0;
+#endif
+}
+
+uintptr_t lsock_plat_secret(void) {
+  uintptr_t r = 0;
+#if defined(__linux__)
+  if (getrandom(&r, sizeof r, GRND_NONBLOCK) == (ssize_t)sizeof r) return r;
+#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__OpenBSD__) || defined(__NetBSD__)
+  arc4random_buf(&r, sizeof r);
+  return r;
+#endif
+  {
+    int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+      if (read(fd, &r, sizeof r) != (ssize_t)sizeof r) r = 0;
+      close(fd);
+    }
+  }
+  return r ? r : (uintptr_t)lsock_plat_now() * UINT32_C(2654435761) ^ (uintptr_t)&r;
+}
+
+int lsock_plat_thread(void *(*run)(void *), void *arg) {
+  pthread_t id;
+  pthread_attr_t attr;
+  sigset_t all, old;
+  int err = pthread_attr_init(&attr);
+  if (err) return err;
+  pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &old); /* the host's signals are for the host's threads */
+  err = pthread_create(&id, &attr, run, arg);
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
+  pthread_attr_destroy(&attr);
+  return err;
+}
+
+void lsock_plat_pin(void) {
+#if defined(RTLD_NODELETE) && defined(RTLD_NOLOAD)
+  Dl_info info;
+  if (dladdr((void *)(uintptr_t)lsock_plat_pin, &info) && info.dli_fname) {
+    void *h = dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+    if (h) dlclose(h);
+  }
+#endif
+}
+
+void lsock_plat_bound_resolver(int64_t ns) {
+#if defined(__GLIBC__)
+  /* resolver(3): _res belongs to the thread; retrans is seconds a try, retry the number of tries. */
+  int64_t s = ns / NS_PER_S + 1;
+  if (ns < 0 || res_init() < 0) return;
+  if (s < _res.retrans) _res.retrans = (int)s;
+  if (s < (int64_t)_res.retrans * _res.retry) _res.retry = (int)(s / _res.retrans) + (s % _res.retrans != 0);
+#else
+  (void)ns;
+#endif
+}
+
+void lsock_plat_freehost(lsock_Hostent *h) {
+  free(h->buf);
+  h->buf = NULL;
+}
+
+#if defined(__linux__) || defined(__FreeBSD__)
+
+/* The _r calls want a buffer of a size nobody knows: double it while they say ERANGE. */
+static int grow(lsock_Hostent *h) {
+  size_t size = h->buf ? h->size * 2 : 1024;
+  char *buf = size > (1u << 20) ? NULL : realloc(h->buf, size);
+  if (!buf) return 0;
+  h->buf = buf;
+  h->size = size;
+  return 1;
+}
+
+static int host_result(const struct hostent *res, int rc, int *herr) {
+  if (rc == 0 && res) return 0;
+  if (rc != 0 && *herr == NETDB_INTERNAL) errno = rc;
+  if (*herr == 0) *herr = HOST_NOT_FOUND;
+  return *herr;
+}
+
+int lsock_plat_hostbyname(const char *name, lsock_Hostent *h, int *herr) {
+  struct hostent *res = NULL;
+  int rc = ERANGE;
+  h->buf = NULL;
+  while (rc == ERANGE && grow(h)) {
+    *herr = 0;
+    rc = gethostbyname_r(name, &h->ent, h->buf, h->size, &res, herr);
+  }
+  return host_result(res, rc, herr);
+}
+
+int lsock_plat_hostbyaddr(const void *addr, socklen_t len, int family, lsock_Hostent *h, int *herr) {
+  struct hostent *res = NULL;
+  int rc = ERANGE;
+  h->buf = NULL;
+  while (rc == ERANGE && grow(h)) {
+    *herr = 0;
+    rc = gethostbyaddr_r(addr, len, family, &h->ent, h->buf, h->size, &res, herr);
+  }
+  return host_result(res, rc, herr);
+}
+
+#else
+
+/* Elsewhere (macOS, other BSDs) the plain calls answer from thread-local memory. */
+int lsock_plat_hostbyname(const char *name, lsock_Hostent *h, int *herr) {
+  struct hostent *res = gethostbyname(name);
+  h->buf = NULL;
+  *herr = h_errno;
+  if (!res) return *herr;
+  h->ent = *res;
+  return 0;
+}
+
+int lsock_plat_hostbyaddr(const void *addr, socklen_t len, int family, lsock_Hostent *h, int *herr) {
+  struct hostent *res = gethostbyaddr(addr, len, family);
+  h->buf = NULL;
+  *herr = h_errno;
+  if (!res) return *herr;
+  h->ent = *res;
+  return 0;
+}
+
+#endif
+
+const char *lsock_plat_strerror(int err, char *buf, size_t size) {
+#if defined(__GLIBC__)
+  return strerror_r(err, buf, size);
+#else
+  if (strerror_r(err, buf, size) != 0) snprintf(buf, size, "Unknown error %d", err);
+  return buf;
+#endif
+}

@@ -1,0 +1,400 @@
+/*
+** lsocket_wait.c: the driver of every operation that may have to wait, and the only code that waits.
+**
+** An operation is a step that tries once (lsocket_int.h). The driver repeats it until it is done, failed or out of
+** time. Between attempts it waits in poll(2), or, inside a coroutine with a wait hook set, in the hook. Where possible
+** the kernel does the waiting within the attempt itself: always when there is no timeout, and with one through
+** SO_RCVTIMEO and SO_SNDTIMEO, of which only a part is used so that the end of the timeout is exact.
+*/
+#include "lsocket_int.h"
+
+#include <math.h>
+#include <string.h>
+
+#define FOREVER INT64_MAX
+#define NS_PER_S INT64_C(1000000000)
+
+/* A wait shorter than this found its descriptor ready: the next operation may as well try first. */
+#define SHORT_WAIT INT64_C(20000)
+
+/* Seconds beyond this are as good as for ever (292 years fit into the clock). */
+#define LONGEST_TIMEOUT 3e9
+
+int lsock_again(lsock_Op *op, int want) {
+  int err = errno;
+  if (err == EAGAIN || err == EWOULDBLOCK) return want;
+  if (err == EINTR) return LSOCK_INTR;
+  op->err = err;
+  return LSOCK_FAIL;
+}
+
+/* ---------------------------------------------------------------- pending hooks */
+
+static int nothing(lua_State *L) {
+  (void)L;
+  return 0;
+}
+
+/* lua.c and its kin interrupt a script by a hook on every event of the main thread, at once. */
+static int interrupt_pending(lua_State *main) {
+  return lua_gethook(main) && lua_gethookcount(main) == 1 &&
+         lua_gethookmask(main) == (LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT);
+}
+
+void lsock_turn(lua_State *L) {
+  lua_State *main;
+  luaL_checkstack(L, 2, "hooks");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  main = lua_tothread(L, -1);
+  if (main && main != L && !lua_gethook(L) && interrupt_pending(main))
+    lua_sethook(L, lua_gethook(main), lua_gethookmask(main), lua_gethookcount(main));
+  lua_pop(L, 1);
+  lua_pushcfunction(L, nothing); /* calling any function lets hooks run */
+  lua_call(L, 0, 0);
+}
+
+/* ---------------------------------------------------------------- timeouts */
+
+int64_t lsock_checktimeout(lua_State *L, int arg) {
+  lua_Number t;
+  if (lua_isnoneornil(L, arg)) return -1;
+  t = luaL_checknumber(L, arg);
+  luaL_argcheck(L, t >= 0, arg, "timeout must not be negative or NaN");
+  if (t > LONGEST_TIMEOUT) return -1;
+  return (int64_t)ceil((double)t * LSOCK_NS);
+}
+
+void lsock_pushtimeout(lua_State *L, int64_t ns) {
+  if (ns < 0)
+    lua_pushnil(L);
+  else
+    lua_pushnumber(L, (lua_Number)((double)ns / LSOCK_NS));
+}
+
+void lsock_mode(lsock_Sock *s, int nonblocking) {
+  if (s->nonblocking != nonblocking && lsock_plat_set_nonblocking(s->fd, nonblocking) == 0)
+    s->nonblocking = (unsigned char)nonblocking;
+}
+
+void lsock_settimeout(lsock_Sock *s, int64_t ns) {
+  int d;
+  s->timeout = ns;
+  if (s->fd == LSOCK_NOFD) return;
+  if (ns <= 0) lsock_mode(s, ns == 0);
+  if (ns >= 0) return;
+  for (d = LSOCK_RD; d <= LSOCK_WR; d++)
+    if (s->kernel[d] && lsock_plat_kernel_timeout(s->fd, d, 0) == 0) s->kernel[d] = 0;
+}
+
+/* Lets the kernel bound the first attempt; 0 if it cannot. */
+static int kernel_bound(lsock_Sock *s, int dir, int64_t ns) {
+  int64_t slice;
+  if (s->shared || (s->family != AF_INET && s->family != AF_INET6 && s->family != AF_UNIX)) return 0;
+  slice = lsock_plat_kernel_slice(ns);
+  if (slice == 0) return 0;
+  if (s->kernel[dir] != slice) {
+    if (lsock_plat_kernel_timeout(s->fd, dir, slice) < 0) return 0;
+    s->kernel[dir] = slice;
+  }
+  lsock_mode(s, 0);
+  return 1;
+}
+
+/* ---------------------------------------------------------------- waiting */
+
+enum { READY, EXPIRED, BROKEN };
+
+/* What the next wait may last: ns, < 0 for ever. */
+static int64_t remaining(const lsock_Op *op) {
+  int64_t end = op->until && op->until < op->deadline ? op->until : op->deadline;
+  int64_t left;
+  if (end == FOREVER) return -1;
+  left = end - lsock_plat_now();
+  return left > 0 ? left : 0;
+}
+
+/* Was a socket that the operation needs closed by somebody else meanwhile? */
+static int canceled(lsock_Op *op) {
+  if ((!op->w || op->w->fd == op->wfd) && (!op->s || op->s->fd == op->fd)) return 0;
+  op->err = ECANCELED;
+  op->msg = "socket was closed while waiting";
+  return 1;
+}
+
+static int poll_wait(lua_State *L, lsock_Op *op) {
+  int64_t start = lsock_plat_now();
+  op->wfd = op->w ? op->w->fd : LSOCK_NOFD;
+  for (;;) {
+    int r = lsock_plat_poll(op->wfd, op->want == LSOCK_READ ? POLLIN : POLLOUT, remaining(op));
+    if (r > 0) break;
+    if (r == 0) return EXPIRED;
+    if (errno != EINTR) {
+      op->err = errno;
+      return BROKEN;
+    }
+    lsock_turn(L);
+    if (canceled(op)) return BROKEN;
+  }
+  if (op->s) {
+    unsigned char bit = (unsigned char)(1 << op->dir);
+    if (lsock_plat_now() - start > SHORT_WAIT)
+      op->s->likely_idle |= bit;
+    else
+      op->s->likely_idle &= (unsigned char)~bit;
+  }
+  return READY;
+}
+
+/* The hook's answer is on top: true ready, false time is up, nil not mine. */
+static int answered(lua_State *L, lsock_Op *op) {
+  int nothing_said = lua_isnoneornil(L, -1);
+  int ready = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  op->w->waiting &= (unsigned char)~op->mark;
+  op->mark = 0;
+  if (canceled(op)) return BROKEN;
+  if (nothing_said) return poll_wait(L, op);
+  return ready ? READY : EXPIRED;
+}
+
+static int drive(lua_State *L, lsock_Op *op, int code);
+
+static int resumed(lua_State *L, int status, lua_KContext ctx) {
+  lsock_Op *op = (lsock_Op *)ctx;
+  (void)status;
+  return drive(L, op, answered(L, op));
+}
+
+/* Moves an operation into a to-be-closed userdata, so that it survives a yield and its end is noticed. */
+static lsock_Op *keep(lua_State *L, lsock_Op *op) {
+  lsock_Op *k = lua_newuserdatauv(L, sizeof *k, 1);
+  *k = *op;
+  k->kept = lua_gettop(L);
+  lsock_pushcore(L, LSOCK_UV_OP);
+  lua_setmetatable(L, -2);
+  lua_toclose(L, -1);
+  return k;
+}
+
+/* __close and __gc of kept operations: whatever ended the wait, the direction is free again */
+static int kept_end(lua_State *L) {
+  lsock_Op *op = lua_touserdata(L, 1);
+  if (op && lua_rawlen(L, 1) == sizeof *op && op->core == lsock_core(L) && op->mark) {
+    op->w->waiting &= (unsigned char)~op->mark;
+    op->mark = 0;
+  }
+  return 0;
+}
+
+static int hook_wait(lua_State *L, lsock_Op **opp) {
+  lsock_Op *op = *opp;
+  unsigned char bit = op->want == LSOCK_READ ? 1 : 2;
+  if (op->w->waiting & bit) {
+    op->err = EBUSY;
+    op->msg = "another coroutine already waits for this";
+    return BROKEN;
+  }
+  luaL_checkstack(L, 6, "wait hook");
+  if (!op->kept) *opp = op = keep(L, op);
+  lua_pushvalue(L, op->wslot);
+  lua_setiuservalue(L, op->kept, 1); /* kept_end needs it */
+  op->wfd = op->w->fd;
+  op->w->waiting |= bit;
+  op->mark = bit;
+  lsock_pushcore(L, LSOCK_UV_HOOK);
+  lua_pushvalue(L, op->wslot);
+  lua_pushstring(L, op->want == LSOCK_READ ? "r" : "w");
+  lsock_pushtimeout(L, remaining(op));
+  lua_callk(L, 3, 1, (lua_KContext)op, resumed);
+  return answered(L, op);
+}
+
+/* ---------------------------------------------------------------- the driver */
+
+static int fail(lua_State *L, lsock_Op *op) {
+  lsock_Fail f;
+  f.cls = op->cls;
+  f.err = op->err;
+  f.op = op->name;
+  f.msg = op->msg;
+  f.address = op->address;
+  f.extra = op->extra;
+  return lsock_fail(L, &f);
+}
+
+static int failed(lua_State *L, lsock_Op *op, int cls, int err, const char *msg) {
+  op->cls = cls;
+  op->err = err;
+  op->msg = msg;
+  if (op->partial) {
+    int n = op->partial(L, op);
+    if (n >= 0) return n;
+  }
+  return fail(L, op);
+}
+
+/* Attempts and waits in turn, beginning after a wait that ended with `code`. */
+static int drive(lua_State *L, lsock_Op *op, int code) {
+  for (;;) {
+    int r;
+    if (code == BROKEN) return failed(L, op, 0, op->err, op->msg);
+    if (code == EXPIRED && (!op->until || op->until >= op->deadline))
+      return failed(L, op, LSOCK_TIMEOUT, ETIMEDOUT, "timed out");
+    op->until = 0;
+    r = op->step(L, op);
+    if (lsock_likely(r >= 0)) return r;
+    op->nowait |= op->timeout >= 0; /* the kernel's part of a timeout is used but once */
+    code = READY;
+    if (r == LSOCK_FAIL) return failed(L, op, op->cls, op->err, op->msg);
+    if (r == LSOCK_INTR) {
+      op->wfd = op->w ? op->w->fd : LSOCK_NOFD;
+      lsock_turn(L);
+      if (canceled(op)) code = BROKEN;
+      continue;
+    }
+    op->want = r;
+    if (op->timeout == 0) return failed(L, op, LSOCK_ERROR, EAGAIN, op->msg);
+    code = op->coop ? hook_wait(L, &op) : poll_wait(L, op);
+  }
+}
+
+/* Everything but a plain blocking operation; says how drive begins. */
+static int prepare(lua_State *L, lsock_Op *op) {
+  lsock_Sock *s = op->s;
+  op->coop = op->core->hook && op->timeout != 0 && lua_isyieldable(L);
+  op->deadline = op->timeout > 0 ? lsock_plat_now() + op->timeout : FOREVER;
+  op->nowait = op->coop || op->timeout >= 0;
+  if (!s) return READY;
+  if (op->timeout < 0 && !op->coop)
+    lsock_mode(s, 0);
+  else if (op->timeout > 0 && !op->coop) {
+    if (!op->job && op->dir != LSOCK_MODAL && kernel_bound(s, op->dir, op->timeout))
+      op->nowait = 0;
+    else if (s->likely_idle & (1 << op->dir)) {
+      op->want = op->dir == LSOCK_WR ? LSOCK_WRITE : LSOCK_READ;
+      return poll_wait(L, op);
+    }
+  }
+  return READY;
+}
+
+int lsock_run(lua_State *L, lsock_Op *op) {
+  lsock_Sock *s = op->s;
+  if (s && s->fd == LSOCK_NOFD) return failed(L, op, LSOCK_ERROR, EBADF, "socket is closed");
+  if (lsock_likely(s && op->timeout < 0 && !op->core->hook && !s->nonblocking)) {
+    op->coop = op->nowait = 0;
+    op->deadline = FOREVER;
+    return drive(L, op, READY);
+  }
+  return drive(L, op, prepare(L, op));
+}
+
+static void init(lsock_Op *op, lsock_Core *core, lsock_Sock *s, const char *name, lsock_Step step) {
+  op->core = core;
+  op->s = op->w = s;
+  op->fd = s ? s->fd : LSOCK_NOFD;
+  op->wslot = 1;
+  op->step = step;
+  op->name = name;
+  op->msg = NULL;
+  op->until = 0;
+  op->err = op->cls = op->address = op->extra = op->state = op->slot = op->kept = 0;
+  op->mark = 0;
+  op->done = 0;
+  op->job = NULL;
+  op->partial = NULL;
+  op->timeout = s ? s->timeout : core->default_timeout;
+}
+
+void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
+  lsock_Core *core = lsock_core(L);
+  init(op, core, lsock_checksock(L, 1, core), name, step);
+  op->dir = dir;
+}
+
+void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step) {
+  init(op, lsock_core(L), NULL, name, step);
+  op->dir = LSOCK_RD;
+}
+
+/* ---------------------------------------------------------------- functions */
+
+/* A socket that never becomes ready: the wait hook needs something to wait for. */
+static int step_sleep(lua_State *L, lsock_Op *op) {
+  if (lsock_plat_now() >= op->end) return 0;
+  if (op->coop && !op->w) {
+    lsock_Sock *s = lsock_newsock(L, op->core);
+    lsock_fd fd = lsock_plat_socket(AF_UNIX, SOCK_DGRAM, 0);
+    if (fd == LSOCK_NOFD) return lsock_again(op, LSOCK_READ);
+    lsock_open(s, fd, AF_UNIX, SOCK_DGRAM, 0);
+    s->internal = 1;
+    op->w = s;
+    op->wslot = lua_gettop(L);
+  }
+  op->until = op->end;
+  return LSOCK_READ;
+}
+
+/* socket.sleep(seconds): inside a coroutine with a wait hook, others run meanwhile */
+static int mod_sleep(lua_State *L) {
+  lsock_Op op;
+  int64_t ns;
+  luaL_checknumber(L, 1);
+  ns = lsock_checktimeout(L, 1);
+  lsock_op_free(L, &op, "sleep", step_sleep);
+  op.timeout = -1;
+  op.end = ns < 0 ? FOREVER : lsock_plat_now() + ns;
+  return lsock_run(L, &op);
+}
+
+/* socket.monotonic(): seconds of a clock that only goes forward */
+static int mod_monotonic(lua_State *L) {
+  lua_pushnumber(L, (lua_Number)((double)lsock_plat_now() / LSOCK_NS));
+  return 1;
+}
+
+static int mod_getdefaulttimeout(lua_State *L) {
+  lsock_pushtimeout(L, lsock_core(L)->default_timeout);
+  return 1;
+}
+
+/* socket.setdefaulttimeout(seconds | nil): for sockets made later, and for name functions */
+static int mod_setdefaulttimeout(lua_State *L) {
+  luaL_checkany(L, 1);
+  lsock_core(L)->default_timeout = lsock_checktimeout(L, 1);
+  return 0;
+}
+
+/* socket.setwaithook(fn | nil [, wake]): returns the former hook and wake function */
+static int mod_setwaithook(lua_State *L) {
+  luaL_checkany(L, 1);
+  if (!lua_isnil(L, 1)) luaL_checktype(L, 1, LUA_TFUNCTION);
+  if (!lua_isnoneornil(L, 2)) luaL_checktype(L, 2, LUA_TFUNCTION);
+  lua_settop(L, 2);
+  lsock_pushcore(L, LSOCK_UV_HOOK);
+  lsock_pushcore(L, LSOCK_UV_WAKE);
+  lsock_core(L)->hook = !lua_isnil(L, 1);
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, LSOCK_UP_CORE, LSOCK_UV_HOOK);
+  lua_pushvalue(L, 2);
+  lua_setiuservalue(L, LSOCK_UP_CORE, LSOCK_UV_WAKE);
+  return 2;
+}
+
+static const lsock_Reg wait_functions[] = {{"getdefaulttimeout", mod_getdefaulttimeout, 0},
+                                           {"monotonic", mod_monotonic, 0},
+                                           {"setdefaulttimeout", mod_setdefaulttimeout, 0},
+                                           {"setwaithook", mod_setwaithook, 0},
+                                           {"sleep", mod_sleep, 0},
+                                           {NULL, NULL, 0}};
+
+static const lsock_Reg op_meta[] = {{"__close", kept_end, 0}, {"__gc", kept_end, 0}, {NULL, NULL, 0}};
+
+void lsock_open_wait(lua_State *L, int core) {
+  lsock_register(L, core, wait_functions);
+  lua_createtable(L, 0, 3);
+  lua_pushboolean(L, 0);
+  lua_setfield(L, -2, "__metatable");
+  lsock_register(L, core, op_meta);
+  lua_setiuservalue(L, core, LSOCK_UV_OP);
+}
