@@ -35,6 +35,7 @@ endif
 WARN = -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
 	-Wold-style-definition -Wundef -Wvla -Wformat=2 -Wwrite-strings -Wpointer-arith \
 	-Wimplicit-fallthrough
+LIBS = -pthread -lm
 OS := $(shell uname -s)
 ifeq ($(OS),Darwin)
 LIBFLAG = -bundle -undefined dynamic_lookup
@@ -43,6 +44,7 @@ LIBFLAG = -shared
 endif
 ifeq ($(OS),Linux)
 LIBFLAG += -Wl,-z,nodelete
+LIBS += -ldl
 endif
 
 # The core is every lsocket*.c but those of the TLS library and of Windows.
@@ -60,7 +62,7 @@ all: $(SO) ## build socket.so (the default)
 	@:
 
 $(SO): $(OBJ)
-	$(CC) $(LIBFLAG) $(CFLAGS) $(LDFLAGS) -o $@ $(OBJ) -pthread
+	$(CC) $(LIBFLAG) $(CFLAGS) $(LDFLAGS) -o $@ $(OBJ) $(LIBS)
 
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -127,7 +129,7 @@ STATES = spec/host/tsan_states.c
 SECONDS_EACH = 2
 host: $(OBJ)
 	$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) -pthread $(LUA_CFLAGS) -I. -o $(BUILD)/states $(STATES) \
-		$(OBJ) $(LUA_LIBS)
+		$(OBJ) $(LUA_LIBS) $(LIBS)
 
 tsan: ## two Lua states in two threads, under ThreadSanitizer
 	$(bootstrap) build test

@@ -29,8 +29,11 @@ build = {
         "lsocket_family.c", "lsocket_inet.c", "lsocket_opt.c", "lsocket_posix.c",
         "lsocket_resolve.c", "lsocket_wait.c",
       },
-      libraries = {"pthread"},
+      libraries = {"pthread", "m"},
     },
+  },
+  platforms = {
+    linux = {modules = {socket = {libraries = {"pthread", "m", "dl"}}}},
   },
   install = {
     -- The loader, which keeps another socket.lua from being found first.

@@ -76,8 +76,8 @@ look() {
     case " $groups " in *" ${group:-none} "*) ;; *) continue ;; esac
     case $probe in *'$'*) eval "probe=\"$probe\"" ;; esac
     present "$probe" && continue
-    case " $packages " in *" $package "*) ;; *) packages="$packages $package" ;; esac
-    wants="$wants ${probe#*:}"
+    case " $packages " in *" $package "*) continue ;; esac
+    packages="$packages $package" wants="$wants ${probe#*:}"
   done <<END
 $needs
 END

@@ -70,7 +70,7 @@ int main(int argc, char **argv) {
   pthread_barrier_init(&start, NULL, STATES);
   for (int i = 0; i < STATES; i++) {
     job[i] =
-      (Job){.start = &start, .script = argv[1], .seconds = argc > 2 ? strtod(argv[2], NULL) : 2, .number = i + 1};
+        (Job){.start = &start, .script = argv[1], .seconds = argc > 2 ? strtod(argv[2], NULL) : 2, .number = i + 1};
     if (pthread_create(&thread[i], NULL, run, &job[i]) != 0) {
       perror("pthread_create");
       return 1;
