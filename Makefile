@@ -1,0 +1,181 @@
+# Build, test and install `socket` for Lua 5.4. GNU make; `make help` lists the targets.
+#
+# What may be set on the command line: CC CFLAGS LDFLAGS LUA LUA_CFLAGS LUA_LIBS LUA_VERSION
+# PREFIX DESTDIR INST_LIBDIR INST_LUADIR INST_INCDIR SEED (order of the specs) SPEC (what to run).
+
+LUA_VERSION = 5.4
+LUA         = lua$(LUA_VERSION)
+CFLAGS     ?= -O2
+WERROR      =
+SEED        =
+SPEC        = spec
+
+PREFIX      = /usr/local
+INST_LIBDIR = $(PREFIX)/lib/lua/$(LUA_VERSION)
+INST_LUADIR = $(PREFIX)/share/lua/$(LUA_VERSION)
+INST_INCDIR = $(PREFIX)/include
+INSTALL     = install
+
+# Another build of the same sources is another pair of these: see `variant` below.
+BUILD = build
+SO    = socket.so
+
+# Lua's headers, asked of pkg-config once and only when something is compiled.
+LUA_PC = $(or $(eval LUA_PC := $(shell for p in lua$(LUA_VERSION) lua-$(LUA_VERSION) \
+	lua$(subst .,,$(LUA_VERSION)) lua; do \
+	pkg-config --exists "$$p >= $(LUA_VERSION)" 2>/dev/null && { echo $$p; break; }; done))$(LUA_PC),\
+	$(error no headers of Lua $(LUA_VERSION) found: `sh tools/bootstrap.sh build` installs them; or set LUA_CFLAGS))
+ifndef LUA_CFLAGS
+LUA_CFLAGS = $(eval LUA_CFLAGS := $(shell pkg-config --cflags $(LUA_PC)))$(LUA_CFLAGS)
+endif
+ifndef LUA_LIBS
+LUA_LIBS = $(eval LUA_LIBS := $(shell pkg-config --libs $(LUA_PC)))$(LUA_LIBS)
+endif
+
+WARN = -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+	-Wold-style-definition -Wundef -Wvla -Wformat=2 -Wwrite-strings -Wpointer-arith \
+	-Wimplicit-fallthrough
+LIBS = -pthread -lm
+OS := $(shell uname -s)
+ifeq ($(OS),Darwin)
+LIBFLAG = -bundle -undefined dynamic_lookup
+else
+LIBFLAG = -shared
+endif
+ifeq ($(OS),Linux)
+LIBFLAG += -Wl,-z,nodelete
+LIBS += -ldl
+endif
+
+# The core is every lsocket*.c but those of the TLS library and of Windows.
+SRC := $(sort $(filter-out lsocket_win.c $(wildcard lsocket_ssl*.c lsocket_x509*.c),$(wildcard lsocket*.c)))
+OBJ  = $(SRC:%.c=$(BUILD)/%.o)
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.PHONY: all demo test check bench coverage sanitize tsan helgrind valgrind format install \
+	uninstall clean help specs objects host core-sources core-flags
+# A person's own Lua settings must not reach the specs.
+unexport LUA_PATH_5_4 LUA_CPATH_5_4 LUA_INIT LUA_INIT_5_4
+
+all: $(SO) ## build socket.so (the default)
+	@:
+
+$(SO): $(OBJ)
+	$(CC) $(LIBFLAG) $(CFLAGS) $(LDFLAGS) -o $@ $(OBJ) $(LIBS)
+
+$(BUILD)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) -fPIC -fvisibility=hidden -pthread -MMD -MP \
+		$(LUA_CFLAGS) $(CPPFLAGS) -c -o $@ $<
+
+objects: $(OBJ)
+
+-include $(OBJ:.o=.d)
+
+quiet     = $(MAKE) --no-print-directory
+bootstrap = @LUA='$(LUA)' CC='$(CC)' sh tools/bootstrap.sh
+
+demo: ## build, then show the library at work (installs what is missing)
+	$(bootstrap) build demo
+	@$(quiet) all
+	@sh tools/demo.sh
+
+test: ## run every spec under Lua 5.4, in random order (SEED=n repeats one order, SPEC=path runs one)
+	$(bootstrap) build test
+	@$(quiet) all
+	@$(quiet) specs
+
+check: ## everything a change must pass besides `test`: warnings, analysers, rock, sanitizers
+	$(bootstrap) build test check
+	@MAKE='$(MAKE)' LUA='$(LUA)' sh tools/check.sh
+
+bench: ## measure beside plain C, LuaSocket and Python
+	$(bootstrap) build bench
+	@$(quiet) all
+	@sh bench/run.sh
+
+# The specs with the library $(SO), which need not be the one in this folder. Child processes
+# find the same one: through the two paths, or through spec/helper.lua.
+specs:
+	@LSOCKET_SO='$(abspath $(SO))' LUA_PATH='$(CURDIR)/?.lua;;' \
+	LUA_CPATH='$(dir $(abspath $(SO)))?.so;;' \
+	LSOCKET_LUA='$(or $(SPEC_LUA),$(LUA))' SEED='$(SEED)' \
+	$(or $(SPEC_LUA),$(LUA)) spec/run.lua $(SPEC)
+
+# $(call variant,name,compiler,flags): a second build, in build/name.
+variant = $(quiet) BUILD=build/$(1) SO=build/$(1)/socket.so CC='$(2)' CFLAGS='$(3)'
+
+coverage: ## lines of the C sources the specs run; fails below 90 %
+	$(bootstrap) build test coverage
+	@rm -rf build/cov
+	@$(call variant,cov,gcc,-O0 -g --coverage -fprofile-abs-path -fprofile-update=atomic) -s all
+	@$(call variant,cov) specs; specs=$$?; \
+	gcovr --root . --filter '(.*/)?lsocket[a-z0-9_]*\.c$$' --fail-under-line 90 build/cov && exit $$specs
+
+ASAN = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+sanitize: ## run the specs once under AddressSanitizer and UBSan
+	$(bootstrap) build test
+	@$(call variant,asan,gcc,$(ASAN)) -s all
+	@gcc -shared -fPIC -o build/asan/unpreload.so spec/host/unpreload.c
+	@printf '#!/bin/sh\nexec env LD_PRELOAD="%s %s" %s "$$@"\n' \
+		"$$(realpath "$$(gcc -print-file-name=libasan.so)")" '$(CURDIR)/build/asan/unpreload.so' \
+		'$(LUA)' >build/asan/lua && chmod +x build/asan/lua
+	@ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	LSOCKET_SANITIZED=1 $(call variant,asan) SPEC_LUA='$(CURDIR)/build/asan/lua' specs
+
+# Two Lua states in two threads; see spec/host/tsan_states.c.
+STATES = spec/host/tsan_states.c
+SECONDS_EACH = 2
+host: $(OBJ)
+	$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) -pthread $(LUA_CFLAGS) -I. -o $(BUILD)/states $(STATES) \
+		$(OBJ) $(LUA_LIBS) $(LIBS)
+
+tsan: ## two Lua states in two threads, under ThreadSanitizer
+	$(bootstrap) build test
+	@$(call variant,tsan,gcc,-O1 -g -fsanitize=thread) -s host
+	@if setarch -R true 2>/dev/null; then fixed='setarch -R'; else fixed=; fi; \
+	TSAN_OPTIONS=halt_on_error=1:exitcode=66:second_deadlock_stack=1 \
+	$$fixed build/tsan/states spec/host/workload.lua $(SECONDS_EACH)
+
+helgrind: ## the same under valgrind's helgrind
+	$(bootstrap) build test valgrind
+	@$(call variant,host,gcc,-O1 -g) -s host
+	@valgrind -q --tool=helgrind --error-exitcode=66 --fair-sched=yes \
+		build/host/states spec/host/workload.lua $(SECONDS_EACH)
+
+valgrind: ## the same under valgrind's memcheck
+	$(bootstrap) build test valgrind
+	@$(call variant,host,gcc,-O1 -g) -s host
+	@valgrind -q --leak-check=full --keep-debuginfo=yes --error-exitcode=99 --fair-sched=yes \
+		build/host/states spec/host/workload.lua $(SECONDS_EACH)
+
+format: ## lay out the C sources as .clang-format says
+	clang-format -i $(wildcard lsocket*.[ch] spec/host/*.c)
+
+install: all ## install (PREFIX, DESTDIR, LUA_VERSION)
+	$(INSTALL) -d '$(DESTDIR)$(INST_LIBDIR)' '$(DESTDIR)$(INST_LUADIR)' '$(DESTDIR)$(INST_INCDIR)'
+	$(INSTALL) -m 755 $(SO) '$(DESTDIR)$(INST_LIBDIR)/socket.so'
+	$(INSTALL) -m 644 socket.lua '$(DESTDIR)$(INST_LUADIR)/socket.lua'
+	$(INSTALL) -m 644 lsocket.h '$(DESTDIR)$(INST_INCDIR)/lsocket.h'
+	@set -e; for f in $(wildcard socket/*.lua); do \
+		$(INSTALL) -d '$(DESTDIR)$(INST_LUADIR)/socket'; \
+		$(INSTALL) -m 644 "$$f" '$(DESTDIR)$(INST_LUADIR)/'"$$f"; done
+
+uninstall: ## remove what `install` put there
+	rm -f '$(DESTDIR)$(INST_LIBDIR)/socket.so' '$(DESTDIR)$(INST_LUADIR)/socket.lua' \
+		'$(DESTDIR)$(INST_INCDIR)/lsocket.h'
+	@for f in $(wildcard socket/*.lua); do rm -f '$(DESTDIR)$(INST_LUADIR)/'"$$f"; done
+	@rmdir '$(DESTDIR)$(INST_LUADIR)/socket' 2>/dev/null || true
+
+clean: ## remove what was built
+	rm -rf build socket.so
+
+# For tools/check.sh: the sources `all` compiles, and the flags to read them with.
+core-sources:
+	@echo $(SRC)
+core-flags:
+	@echo -std=c11 $(LUA_CFLAGS) $(CPPFLAGS)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile

@@ -1,0 +1,42 @@
+rockspec_format = "3.0"
+package = "lsocket"
+version = "scm-1"
+-- Built where it lies: `luarocks make` in a checkout.
+source = {
+  url = "git+file://.",
+}
+description = {
+  summary = "Python's socket module for Lua 5.4",
+  detailed = [[
+    BSD sockets with Python's names and semantics and Lua's manners: every
+    address family the system has, timeouts that also cover name resolution,
+    errors as objects, and calls that become cooperative inside coroutines.]],
+  license = "MIT",
+}
+supported_platforms = {"unix"}
+dependencies = {"lua >= 5.4, < 5.5"}
+test = {
+  type = "command",
+  command = "make test",
+}
+build = {
+  type = "builtin",
+  modules = {
+    socket = {
+      -- Checked by tools/check_rock.sh to be the files the Makefile compiles.
+      sources = {
+        "lsocket.c", "lsocket_addr.c", "lsocket_connect.c", "lsocket_const.c", "lsocket_err.c",
+        "lsocket_family.c", "lsocket_inet.c", "lsocket_opt.c", "lsocket_posix.c",
+        "lsocket_resolve.c", "lsocket_wait.c",
+      },
+      libraries = {"pthread", "m"},
+    },
+  },
+  platforms = {
+    linux = {modules = {socket = {libraries = {"pthread", "m", "dl"}}}},
+  },
+  install = {
+    -- The loader, which keeps another socket.lua from being found first.
+    lua = {socket = "socket.lua"},
+  },
+}

@@ -1,0 +1,126 @@
+#!/bin/sh
+# Installs what a make target needs and this machine lacks:  sh tools/bootstrap.sh group...
+# Debian and Ubuntu: by apt-get. Elsewhere it names what is missing and stops. When nothing is
+# missing it says nothing and takes a few milliseconds.
+set -eu
+LUA=${LUA:-lua5.4}
+
+# Every need in one place: group, how to see that it is there, Debian package.
+#   cmd:a|b  one of these programs    hdr:f  a C header    lua:m  a module of $LUA
+#   dev:     the headers of Lua, through pkg-config unless LUA_CFLAGS is set
+needs='
+build     cmd:${CC:-cc}       gcc
+build     hdr:stdio.h         libc6-dev
+build     cmd:make|gmake      make
+build     cmd:pkg-config      pkg-config
+build     cmd:$LUA            lua5.4
+build     dev:lua5.4-headers  liblua5.4-dev
+demo      cmd:curl            curl
+demo      cmd:nginx|python3   python3
+test      lua:busted.runner   lua-busted
+test      lua:lfs             lua-filesystem
+test      cmd:python3         python3
+test      cmd:curl            curl
+test      cmd:ip              iproute2
+test      cmd:ps              procps
+test      cmd:strace          strace
+test      cmd:unshare         util-linux
+check     cmd:gcc             gcc
+check     cmd:clang           clang
+check     cmd:clang-tidy      clang-tidy
+check     cmd:clang-format    clang-format
+check     cmd:cppcheck        cppcheck
+check     cmd:luacheck        lua-check
+check     cmd:luarocks        luarocks
+check     cmd:size            binutils
+coverage  cmd:gcc             gcc
+coverage  cmd:gcovr           gcovr
+valgrind  cmd:valgrind        valgrind
+bench     lua:socket.url      lua-socket
+bench     cmd:gcc             gcc
+bench     cmd:python3         python3
+bench     cmd:strace          strace
+bench     cmd:valgrind        valgrind
+'
+
+present() {
+  case $1 in
+    cmd:*)
+      names=${1#cmd:}
+      while [ -n "$names" ]; do
+        name=${names%%|*}
+        name=${name%% *}
+        command -v "$name" >/dev/null 2>&1 && return
+        [ -x "/usr/sbin/$name" ] && return
+        case $names in *'|'*) names=${names#*|} ;; *) names= ;; esac
+      done
+      return 1 ;;
+    hdr:*)
+      [ -e "/usr/include/${1#hdr:}" ] ||
+        echo "#include <${1#hdr:}>" | ${CC:-cc} -E - >/dev/null 2>&1 ;;
+    dev:*)
+      [ -n "${LUA_CFLAGS:-}" ] && return
+      for p in lua5.4 lua-5.4 lua54 lua; do
+        pkg-config --exists "$p >= 5.4" 2>/dev/null && return
+      done
+      return 1 ;;
+    lua:*)
+      "$LUA" -e "assert(package.searchpath('${1#lua:}', package.path .. ';' .. package.cpath))" 2>/dev/null ;;
+  esac
+}
+
+# Sets `packages` and `wants` to what the groups named need and do not have.
+look() {
+  packages= wants=
+  while read -r group probe package; do
+    case " $groups " in *" ${group:-none} "*) ;; *) continue ;; esac
+    case $probe in *'$'*) eval "probe=\"$probe\"" ;; esac
+    present "$probe" && continue
+    case " $packages " in *" $package "*) continue ;; esac
+    packages="$packages $package" wants="$wants ${probe#*:}"
+  done <<END
+$needs
+END
+}
+
+groups=$*
+case " $groups " in
+  "  ") echo "usage: sh tools/bootstrap.sh group... (build demo test check coverage valgrind bench)" >&2; exit 2 ;;
+esac
+look
+[ -z "$packages" ] && exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+  echo "This machine lacks some of what is needed here, and has no apt-get. Please install:" >&2
+  for want in $wants; do echo "  $want" >&2; done
+  echo "(on Debian these are the packages$packages)" >&2
+  exit 1
+fi
+
+sudo=
+if [ "$(id -u)" != 0 ]; then
+  if ! command -v sudo >/dev/null 2>&1; then
+    echo "Please install, as root: apt-get install$packages" >&2
+    exit 1
+  elif [ -t 0 ]; then sudo=sudo
+  else sudo='sudo -n'
+  fi
+fi
+apt() { $sudo env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 "$@" </dev/null; }
+
+echo "bootstrap: installing$packages (apt-get) ..."
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+apt -qq update >"$log" 2>&1 || { echo "bootstrap: apt-get update had trouble, going on:" >&2; tail -n 3 "$log" >&2; }
+# $packages is a list of words.
+if ! apt -y install --no-install-recommends $packages >"$log" 2>&1; then
+  tail -n 30 "$log" >&2
+  echo "bootstrap: apt-get install$packages failed" >&2
+  exit 1
+fi
+look
+if [ -n "$packages" ]; then
+  echo "bootstrap: still missing after installation:$wants" >&2
+  exit 1
+fi
+echo "bootstrap: done"
