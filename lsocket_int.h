@@ -99,6 +99,9 @@ lsock_Sock *lsock_tosock(lua_State *L, int arg, const lsock_Core *core);
 /* Argument error unless it is one; it may be closed. */
 lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core);
 
+/* After errno EMFILE or ENFILE: collects garbage sockets and says that a second try is worth it. */
+int lsock_reclaim(lua_State *L);
+
 /* Closes the descriptor and wakes who waits on it. 0 or an errno. The object is at `arg`. */
 int lsock_closesock(lua_State *L, int arg, lsock_Sock *s);
 
@@ -253,6 +256,9 @@ void lsock_turn(lua_State *L);
 #define LSOCK_DONTWAIT(op) 0
 #endif
 
+/* Result of a step that wants to be called again in ns nanoseconds, whatever happens meanwhile. */
+int lsock_pause(lua_State *L, lsock_Op *op, int64_t ns);
+
 /* nil or seconds at `arg` to ns; < 0 for nil. Argument error for others. */
 int64_t lsock_checktimeout(lua_State *L, int arg);
 void lsock_pushtimeout(lua_State *L, int64_t ns);
@@ -267,21 +273,20 @@ void lsock_open_wait(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- names (lsocket_resolve.c) */
 
-/* Prepares the lookup of op->addr's host: pushes its handle, sets op->job. */
+/* Prepares the lookup of the host of op->addr: pushes its handle, sets op->job. */
 void lsock_lookup(lua_State *L, lsock_Op *op, const char *host);
 
 /* Does it: 0 when op->addr is complete, else as a step. Call it at the start of a step while op->job is set. */
 int lsock_step_lookup(lua_State *L, lsock_Op *op);
 
-/* Prepares a getaddrinfo; after lsock_step_job the list is lsock_job_result. */
-void lsock_lookup_all(lua_State *L, lsock_Op *op, const char *host, const char *serv, const struct addrinfo *hints);
+/* Prepares getaddrinfo(3) for the host and service at stack indices; pushes the handle. */
+void lsock_lookup_all(lua_State *L, lsock_Op *op, int host, int serv, const struct addrinfo *hints);
+
+/* Does it: 0 when op->job is done, then lsock_job_list has its list. */
 int lsock_step_job(lua_State *L, lsock_Op *op);
-const struct addrinfo *lsock_job_result(const lsock_Job *job);
+const struct addrinfo *lsock_job_list(const lsock_Job *job);
 
-/* getaddrinfo's service argument at `arg`: number or name; `buf` holds a number's text. */
-const char *lsock_optservice(lua_State *L, int arg, char buf[24]);
-
-/* A string without embedded zeros. */
+/* A string without zero bytes, short enough for a host's name. */
 const char *lsock_checkname(lua_State *L, int arg);
 
 void lsock_open_resolve(lua_State *L, int core);
@@ -300,6 +305,7 @@ const char *lsock_type_name(int type);
 
 extern const lsock_Reg lsock_opt_methods[];
 extern const lsock_Reg lsock_io_methods[];
+extern const lsock_Reg lsock_connect_methods[];
 void lsock_open_connect(lua_State *L, int core);
 
 #endif

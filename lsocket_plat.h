@@ -39,6 +39,10 @@
 #define LSOCK_HAVE_KERNEL_TIMEOUT 1
 #endif
 
+#if !defined(__linux__)
+#define LSOCK_ACCEPT_INHERITS 1 /* an accepted socket has the listener's O_NONBLOCK */
+#endif
+
 #if defined(MSG_NOSIGNAL)
 #define LSOCK_NOSIGNAL MSG_NOSIGNAL
 #else
@@ -91,6 +95,11 @@ typedef struct lsock_Hostent {
 int lsock_plat_hostbyname(const char *name, lsock_Hostent *h, int *herr);
 int lsock_plat_hostbyaddr(const void *addr, socklen_t len, int family, lsock_Hostent *h, int *herr);
 void lsock_plat_freehost(lsock_Hostent *h);
+
+/* Thread-safe getservbyname and kin; proto may be NULL. 0, or -1 where there is no such entry. */
+int lsock_plat_servbyname(const char *name, const char *proto, int *port);
+int lsock_plat_servbyport(int port, const char *proto, char *name, size_t size);
+int lsock_plat_protobyname(const char *name, int *proto);
 
 /* strerror without its static buffer. */
 const char *lsock_plat_strerror(int err, char *buf, size_t size);

@@ -56,7 +56,9 @@ static lsock_fd finish(lsock_fd fd) {
 #define finish(fd) (fd)
 #endif
 
-#if !defined(SOCK_CLOEXEC)
+#if defined(SOCK_CLOEXEC)
+#define LSOCK_ACCEPT4 1
+#else
 #define SOCK_CLOEXEC 0
 #endif
 
@@ -75,7 +77,7 @@ int lsock_plat_socketpair(int family, int type, int proto, lsock_fd fds[2]) {
 }
 
 lsock_fd lsock_plat_accept(lsock_fd fd, struct sockaddr *sa, socklen_t *len) {
-#if SOCK_CLOEXEC
+#if defined(LSOCK_ACCEPT4)
   return finish(accept4(fd, sa, len, SOCK_CLOEXEC));
 #else
   return finish(accept(fd, sa, len));
@@ -205,7 +207,7 @@ void lsock_plat_bound_resolver(int64_t ns) {
 #if defined(__GLIBC__)
   /* resolver(3): _res belongs to the thread; retrans is seconds a try, retry the number of tries. */
   int64_t s = ns / NS_PER_S + 1;
-  if (ns < 0 || res_init() < 0) return;
+  if (res_init() < 0 || ns < 0) return; /* also undoes what an earlier lookup of this thread set */
   if (s < _res.retrans) _res.retrans = (int)s;
   if (s < (int64_t)_res.retrans * _res.retry) _res.retry = (int)(s / _res.retrans) + (s % _res.retrans != 0);
 #else
@@ -281,6 +283,39 @@ int lsock_plat_hostbyaddr(const void *addr, socklen_t len, int family, lsock_Hos
 }
 
 #endif
+
+#if defined(__GLIBC__) || defined(__FreeBSD__)
+/* 4 KiB hold any line of /etc/services; a longer entry counts as absent. */
+#define DATABASE_CALL(type, plain, reentrant) \
+  struct type ent, *e = NULL;                 \
+  char buf[4096];                             \
+  if (reentrant != 0) e = NULL
+#define ENTRY_ARGS &ent, buf, sizeof buf, &e
+#else
+#define DATABASE_CALL(type, plain, reentrant) struct type *e = plain
+#endif
+
+int lsock_plat_servbyname(const char *name, const char *proto, int *port) {
+  DATABASE_CALL(servent, getservbyname(name, proto), getservbyname_r(name, proto, ENTRY_ARGS));
+  if (!e) return -1;
+  *port = ntohs((uint16_t)e->s_port);
+  return 0;
+}
+
+int lsock_plat_servbyport(int port, const char *proto, char *name, size_t size) {
+  DATABASE_CALL(servent, getservbyport(htons((uint16_t)port), proto),
+                getservbyport_r(htons((uint16_t)port), proto, ENTRY_ARGS));
+  if (!e || strlen(e->s_name) >= size) return -1;
+  strcpy(name, e->s_name);
+  return 0;
+}
+
+int lsock_plat_protobyname(const char *name, int *proto) {
+  DATABASE_CALL(protoent, getprotobyname(name), getprotobyname_r(name, ENTRY_ARGS));
+  if (!e) return -1;
+  *proto = e->p_proto;
+  return 0;
+}
 
 const char *lsock_plat_strerror(int err, char *buf, size_t size) {
 #if defined(__GLIBC__)

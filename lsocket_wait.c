@@ -135,7 +135,7 @@ static int poll_wait(lua_State *L, lsock_Op *op) {
     lsock_turn(L);
     if (canceled(op)) return BROKEN;
   }
-  if (op->s) {
+  if (op->s && op->w == op->s) {
     unsigned char bit = (unsigned char)(1 << op->dir);
     if (lsock_plat_now() - start > SHORT_WAIT)
       op->s->likely_idle |= bit;
@@ -319,10 +319,14 @@ void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step
 
 /* ---------------------------------------------------------------- functions */
 
-/* A socket that never becomes ready: the wait hook needs something to wait for. */
-static int step_sleep(lua_State *L, lsock_Op *op) {
-  if (lsock_plat_now() >= op->end) return 0;
-  if (op->coop && !op->w) {
+int lsock_pause(lua_State *L, lsock_Op *op, int64_t ns) {
+  op->until = lsock_plat_now() + ns;
+  if (op->until < 0) op->until = FOREVER;
+  if (!op->coop) {
+    op->w = NULL;
+    return LSOCK_READ;
+  }
+  if (op->w == op->s) { /* the wait hook needs something to wait for: a socket that never becomes ready */
     lsock_Sock *s = lsock_newsock(L, op->core);
     lsock_fd fd = lsock_plat_socket(AF_UNIX, SOCK_DGRAM, 0);
     if (fd == LSOCK_NOFD) return lsock_again(op, LSOCK_READ);
@@ -331,8 +335,12 @@ static int step_sleep(lua_State *L, lsock_Op *op) {
     op->w = s;
     op->wslot = lua_gettop(L);
   }
-  op->until = op->end;
   return LSOCK_READ;
+}
+
+static int step_sleep(lua_State *L, lsock_Op *op) {
+  int64_t left = op->end - lsock_plat_now();
+  return left <= 0 ? 0 : lsock_pause(L, op, left);
 }
 
 /* socket.sleep(seconds): inside a coroutine with a wait hook, others run meanwhile */

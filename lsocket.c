@@ -1,0 +1,483 @@
+/*
+** lsocket.c: socket objects, from creation to closing, and luaopen_socket.
+*/
+#include "lsocket_int.h"
+
+#include <limits.h>
+#include <string.h>
+
+/* ---------------------------------------------------------------- objects */
+
+lsock_Sock *lsock_newsock(lua_State *L, lsock_Core *core) {
+  lsock_Sock *s = lua_newuserdatauv(L, sizeof *s, 0);
+  memset(s, 0, sizeof *s);
+  s->fd = LSOCK_NOFD;
+  s->timeout = core->default_timeout;
+  s->seal = LSOCK_SEAL(core, s);
+  lsock_pushcore(L, LSOCK_UV_SOCKET);
+  lua_setmetatable(L, -2);
+  return s;
+}
+
+void lsock_open(lsock_Sock *s, lsock_fd fd, int family, int type, int proto) {
+  s->fd = fd;
+  s->family = family;
+  s->type = type;
+  s->proto = proto;
+  if (s->timeout == 0) lsock_mode(s, 1);
+}
+
+lsock_Sock *lsock_tosock(lua_State *L, int arg, const lsock_Core *core) {
+  lsock_Sock *s = lua_touserdata(L, arg);
+  return s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s) ? s : NULL;
+}
+
+lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core) {
+  lsock_Sock *s = lua_touserdata(L, arg);
+  if (lsock_likely(s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s))) return s;
+  luaL_typeerror(L, arg, "socket");
+  return NULL;
+}
+
+int lsock_reclaim(lua_State *L) {
+  if (errno != EMFILE && errno != ENFILE) return 0;
+  lua_gc(L, LUA_GCCOLLECT);
+  return 1;
+}
+
+/* Takes the descriptor from the object, whose waiting coroutine the wake function is told of. */
+static lsock_fd take(lsock_Sock *s) {
+  lsock_fd fd = s->fd;
+  s->fd = LSOCK_NOFD;
+  s->nonblocking = 0;
+  s->kernel[LSOCK_RD] = s->kernel[LSOCK_WR] = 0;
+  return fd;
+}
+
+static void wake(lua_State *L, int arg, const lsock_Sock *s) {
+  if (!s->waiting) return;
+  arg = lua_absindex(L, arg);
+  lsock_pushcore(L, LSOCK_UV_WAKE);
+  if (lua_isfunction(L, -1)) {
+    lua_pushvalue(L, arg);
+    lua_call(L, 1, 0);
+  } else
+    lua_pop(L, 1);
+}
+
+int lsock_closesock(lua_State *L, int arg, lsock_Sock *s) {
+  int err = 0;
+  if (s->fd == LSOCK_NOFD) return 0;
+  if (lsock_plat_close(take(s)) < 0) err = errno;
+  wake(L, arg, s);
+  return err;
+}
+
+static int type_flags(int type) {
+#if defined(SOCK_NONBLOCK)
+  return type & (SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+  (void)type;
+  return 0;
+#endif
+}
+
+static int is_nonblocking(int type) {
+#if defined(SOCK_NONBLOCK)
+  return (type & SOCK_NONBLOCK) != 0;
+#else
+  (void)type;
+  return 0;
+#endif
+}
+
+static int opt_int(lua_State *L, int arg, int def) {
+  lua_Integer v = luaL_optinteger(L, arg, def);
+  luaL_argcheck(L, v >= INT_MIN && v <= INT_MAX, arg, "does not fit a C int");
+  return (int)v;
+}
+
+static lsock_fd check_fd(lua_State *L, int arg) {
+  lua_Integer v = luaL_checkinteger(L, arg);
+  luaL_argcheck(L, v >= 0 && v <= INT_MAX, arg, "not a descriptor");
+  return (lsock_fd)v;
+}
+
+static int failed(lua_State *L, const char *op) {
+  return lsock_failno(L, errno, op);
+}
+
+static int closed(lua_State *L, const char *op) {
+  lsock_Fail f = {0};
+  f.err = EBADF;
+  f.op = op;
+  f.msg = "socket is closed";
+  return lsock_fail(L, &f);
+}
+
+/* ---------------------------------------------------------------- creation */
+
+static int ask(lsock_fd fd, int name, int *value) {
+  socklen_t len = sizeof *value;
+  return getsockopt(fd, SOL_SOCKET, name, value, &len);
+}
+
+/* Fills in what is not given (< 0) by asking the descriptor; -1 and errno if it is no socket. */
+static int describe(lsock_fd fd, int *family, int *type, int *proto) {
+  lsock_Addr a;
+  int t;
+  if (ask(fd, SO_TYPE, &t) < 0) return -1;
+  if (*type < 0) *type = t;
+  if (*family < 0) {
+    a.len = sizeof a.u;
+    a.u.sa.sa_family = AF_UNSPEC;
+    if (getsockname(fd, &a.u.sa, &a.len) < 0) return -1;
+    *family = a.u.sa.sa_family;
+  }
+#if defined(SO_PROTOCOL)
+  if (*proto < 0 && ask(fd, SO_PROTOCOL, proto) < 0) *proto = 0;
+#endif
+  if (*proto < 0) *proto = 0;
+  return 0;
+}
+
+/*
+** socket.socket([family [, type [, proto [, fileno]]]]) -> socket; by default AF_INET, SOCK_STREAM, 0. With fileno the
+** descriptor is taken over, and what is not given is asked of it (socket(2))
+*/
+static int mod_socket(lua_State *L) {
+  lsock_Core *core = lsock_core(L);
+  int family = opt_int(L, 1, -1), type = opt_int(L, 2, -1), proto = opt_int(L, 3, -1);
+  lsock_fd fd = lua_isnoneornil(L, 4) ? LSOCK_NOFD : check_fd(L, 4);
+  lsock_Sock *s = lsock_newsock(L, core);
+  if (fd != LSOCK_NOFD) {
+    if (describe(fd, &family, &type, &proto) < 0) return failed(L, "socket");
+    s->shared = 1; /* whoever opened it may have kept a copy */
+  } else {
+    if (family < 0) family = AF_INET;
+    if (type < 0) type = SOCK_STREAM;
+    if (proto < 0) proto = 0;
+    if (is_nonblocking(type)) s->timeout = 0;
+    type &= ~type_flags(type);
+    fd = lsock_plat_socket(family, type, proto);
+    if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_socket(family, type, proto);
+    if (fd == LSOCK_NOFD) return failed(L, "socket");
+  }
+  lsock_open(s, fd, family, type, proto);
+  return 1;
+}
+
+/* socket.socketpair([family [, type [, proto]]]) -> two connected sockets; by default AF_UNIX (socketpair(2)) */
+static int mod_socketpair(lua_State *L) {
+  lsock_Core *core = lsock_core(L);
+  int family = opt_int(L, 1, AF_UNIX), type = opt_int(L, 2, SOCK_STREAM), proto = opt_int(L, 3, 0);
+  lsock_fd fds[2];
+  lsock_Sock *a = lsock_newsock(L, core), *b = lsock_newsock(L, core);
+  if (is_nonblocking(type)) a->timeout = b->timeout = 0;
+  type &= ~type_flags(type);
+  if (lsock_plat_socketpair(family, type, proto, fds) < 0 &&
+      (!lsock_reclaim(L) || lsock_plat_socketpair(family, type, proto, fds) < 0))
+    return failed(L, "socketpair");
+  lsock_open(a, fds[0], family, type, proto);
+  lsock_open(b, fds[1], family, type, proto);
+  return 2;
+}
+
+static lsock_fd dup_fd(lua_State *L, lsock_fd fd) {
+  lsock_fd copy = lsock_plat_dup(fd);
+  if (copy == LSOCK_NOFD && lsock_reclaim(L)) copy = lsock_plat_dup(fd);
+  return copy;
+}
+
+/* socket.fromfd(fd, family, type [, proto]) -> socket on a duplicate of the descriptor, which is not checked */
+static int mod_fromfd(lua_State *L) {
+  lsock_fd fd = check_fd(L, 1);
+  int family = opt_int(L, 2, -1), type = opt_int(L, 3, -1), proto = opt_int(L, 4, 0);
+  lsock_Sock *s;
+  luaL_checkinteger(L, 2);
+  luaL_checkinteger(L, 3);
+  s = lsock_newsock(L, lsock_core(L));
+  fd = dup_fd(L, fd);
+  if (fd == LSOCK_NOFD) return failed(L, "fromfd");
+  s->shared = 1;
+  lsock_open(s, fd, family, type & ~type_flags(type), proto);
+  return 1;
+}
+
+/* socket.dup(fd) -> a duplicate descriptor, not inherited by child programs (dup(2)) */
+static int mod_dup(lua_State *L) {
+  lsock_fd fd = dup_fd(L, check_fd(L, 1));
+  if (fd == LSOCK_NOFD) return failed(L, "dup");
+  lua_pushinteger(L, fd);
+  return 1;
+}
+
+/* socket.close(fd): closes a plain descriptor, such as detach gives; not for socket objects */
+static int mod_close(lua_State *L) {
+  if (lsock_plat_close(check_fd(L, 1)) < 0) return failed(L, "close");
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* s:dup() -> another object for the same socket */
+static int sock_dup(lua_State *L) {
+  lsock_Core *core = lsock_core(L);
+  lsock_Sock *s = lsock_checksock(L, 1, core), *n;
+  lsock_fd fd;
+  int d;
+  if (s->fd == LSOCK_NOFD) return closed(L, "dup");
+  n = lsock_newsock(L, core);
+  fd = dup_fd(L, s->fd);
+  if (fd == LSOCK_NOFD) return failed(L, "dup");
+  for (d = LSOCK_RD; d <= LSOCK_WR; d++) /* both live on one open socket: no kernel timeouts any more */
+    if (s->kernel[d] && lsock_plat_kernel_timeout(s->fd, d, 0) == 0) s->kernel[d] = 0;
+  s->shared = n->shared = 1;
+  n->timeout = s->timeout;
+  n->nonblocking = s->nonblocking;
+  lsock_open(n, fd, s->family, s->type, s->proto);
+  return 1;
+}
+
+/* ---------------------------------------------------------------- accept */
+
+static int step_accept(lua_State *L, lsock_Op *op) {
+  lsock_Sock *s = op->s, *n;
+  lsock_fd fd;
+  if (op->nowait) lsock_mode(s, 1);
+  if (!op->slot) {
+    lsock_newsock(L, op->core);
+    op->slot = lua_gettop(L);
+  }
+  n = lua_touserdata(L, op->slot);
+  op->addr.len = sizeof op->addr.u;
+  fd = lsock_plat_accept(s->fd, &op->addr.u.sa, &op->addr.len);
+  if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_accept(s->fd, &op->addr.u.sa, &op->addr.len);
+  if (fd == LSOCK_NOFD) return lsock_again(op, LSOCK_READ);
+#if defined(LSOCK_ACCEPT_INHERITS)
+  n->nonblocking = s->nonblocking;
+#endif
+  lsock_open(n, fd, s->family, s->type, s->proto);
+  lua_pushvalue(L, op->slot);
+  lsock_pushaddr(L, fd, s->proto, &op->addr);
+  return 2;
+}
+
+/* s:accept() -> socket, address of its peer (accept(2)) */
+static int sock_accept(lua_State *L) {
+  lsock_Op op;
+  lsock_op(L, &op, "accept", step_accept, LSOCK_MODAL);
+  return lsock_run(L, &op);
+}
+
+/* ---------------------------------------------------------------- closing */
+
+/* s:close() -> true; again and again if you like */
+static int sock_close(lua_State *L) {
+  int err = lsock_closesock(L, 1, lsock_checksock(L, 1, lsock_core(L)));
+  if (err) return lsock_failno(L, err, "close");
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* s:detach() -> descriptor, now the caller's; the object is closed without closing it */
+static int sock_detach(lua_State *L) {
+  lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  lsock_fd fd = s->fd;
+  if (fd == LSOCK_NOFD) return closed(L, "detach");
+  lsock_settimeout(s, s->timeout == 0 ? 0 : -1); /* as a plain descriptor is expected to be */
+  take(s);
+  wake(L, 1, s);
+  lua_pushinteger(L, fd);
+  return 1;
+}
+
+/* __close: the end of a `local s <close>` */
+static int sock_scope(lua_State *L) {
+  lsock_Sock *s = lsock_tosock(L, 1, lsock_core(L));
+  if (s) lsock_closesock(L, 1, s);
+  return 0;
+}
+
+/* __gc: closes, and says through warn that nobody did */
+static int sock_gc(lua_State *L) {
+  lsock_Sock *s = lsock_tosock(L, 1, lsock_core(L));
+  if (!s) return 0;
+  if (s->fd != LSOCK_NOFD) {
+    int fd = s->fd;
+    s->waiting = 0;
+    lsock_plat_close(take(s));
+    if (!s->internal) {
+      lua_pushfstring(L, "socket: unclosed socket (fd=%d, family=%s, type=%s) collected", fd,
+                      lsock_af_name(s->family) ? lsock_af_name(s->family) : "?",
+                      lsock_type_name(s->type) ? lsock_type_name(s->type) : "?");
+      lua_warning(L, lua_tostring(L, -1), 0);
+    }
+  }
+  return 0;
+}
+
+/* ---------------------------------------------------------------- what an object says of itself */
+
+static void add_name(lua_State *L, const lsock_Sock *s, const char *label,
+                     int (*get)(int, struct sockaddr *, socklen_t *)) {
+  lsock_Addr a;
+  a.len = sizeof a.u;
+  memset(&a.u, 0, sizeof a.u);
+  if (get(s->fd, &a.u.sa, &a.len) < 0 || a.len == 0) return;
+  lsock_pushaddr(L, s->fd, s->proto, &a);
+  lsock_pushaddrtext(L, -1);
+  lua_remove(L, -2);
+  lua_pushfstring(L, ", %s=%s", label, lua_tostring(L, -1));
+  lua_remove(L, -2);
+  lua_concat(L, 2);
+}
+
+static void push_named(lua_State *L, const char *name, int value) {
+  if (name)
+    lua_pushstring(L, name);
+  else
+    lua_pushinteger(L, value);
+}
+
+static int sock_tostring(lua_State *L) {
+  const lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  if (s->fd == LSOCK_NOFD) {
+    lua_pushliteral(L, "socket: <closed>");
+    return 1;
+  }
+  lua_pushfstring(L, "socket: <fd=%d, family=", s->fd);
+  push_named(L, lsock_af_name(s->family), s->family);
+  lua_pushliteral(L, ", type=");
+  push_named(L, lsock_type_name(s->type), s->type);
+  lua_concat(L, 4);
+  add_name(L, s, "laddr", getsockname);
+  add_name(L, s, "raddr", getpeername);
+  lua_pushliteral(L, ">");
+  lua_concat(L, 2);
+  return 1;
+}
+
+/* Methods first, as they are the many: upvalue 2 is SocketType. Then the fields family, type, proto, timeout. */
+static int sock_index(lua_State *L) {
+  const lsock_Sock *s;
+  const char *k;
+  lua_pushvalue(L, 2);
+  if (lsock_likely(lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL)) return 1;
+  s = lsock_checksock(L, 1, lsock_core(L));
+  if (lua_type(L, 2) != LUA_TSTRING) return 0;
+  k = lua_tostring(L, 2);
+  if (strcmp(k, "family") == 0)
+    lua_pushinteger(L, s->family);
+  else if (strcmp(k, "type") == 0)
+    lua_pushinteger(L, s->type);
+  else if (strcmp(k, "proto") == 0)
+    lua_pushinteger(L, s->proto);
+  else if (strcmp(k, "timeout") == 0)
+    lsock_pushtimeout(L, s->timeout);
+  else
+    return 0;
+  return 1;
+}
+
+/* For other event loops: s:events() -> "r", "w" or "rw", the directions in which a coroutine waits */
+static int sock_events(lua_State *L) {
+  static const char *const names[] = {"", "r", "w", "rw"};
+  lua_pushstring(L, names[lsock_checksock(L, 1, lsock_core(L))->waiting & 3]);
+  return 1;
+}
+
+/* s:pending() -> bytes received but not yet given out; a plain socket holds none */
+static int sock_pending(lua_State *L) {
+  lsock_checksock(L, 1, lsock_core(L));
+  lua_pushinteger(L, 0);
+  return 1;
+}
+
+/* s:dirty() -> is there something to read that a poll of the descriptor would not show? */
+static int sock_dirty(lua_State *L) {
+  lsock_checksock(L, 1, lsock_core(L));
+  lua_pushboolean(L, 0);
+  return 1;
+}
+
+/* ---------------------------------------------------------------- opening */
+
+void lsock_register(lua_State *L, int core, const lsock_Reg *r) {
+  for (; r->name; r++) {
+    lua_pushvalue(L, core);
+    lua_pushcclosure(L, r->f, 1);
+    lua_setfield(L, -2, r->name);
+    if (!r->fallible) continue;
+    lua_pushfstring(L, "try_%s", r->name);
+    lua_pushvalue(L, core);
+    lua_pushboolean(L, 1);
+    lua_pushcclosure(L, r->f, 2);
+    lua_rawset(L, -3);
+  }
+}
+
+static const lsock_Reg sock_methods[] = {
+    {"accept", sock_accept, 1}, {"close", sock_close, 1},   {"detach", sock_detach, 1},   {"dirty", sock_dirty, 0},
+    {"dup", sock_dup, 1},       {"events", sock_events, 0}, {"pending", sock_pending, 0}, {NULL, NULL, 0}};
+
+static const lsock_Reg sock_meta[] = {
+    {"__close", sock_scope, 0}, {"__gc", sock_gc, 0}, {"__tostring", sock_tostring, 0}, {NULL, NULL, 0}};
+
+static const lsock_Reg functions[] = {{"close", mod_close, 1},   {"dup", mod_dup, 1},
+                                      {"fromfd", mod_fromfd, 1}, {"socket", mod_socket, 1},
+                                      {"socketpair", mod_socketpair, 1}, {NULL, NULL, 0}};
+
+/* SocketType, the method table, and the metatable of sockets; the module's table is on top. */
+static void open_sockets(lua_State *L, int core) {
+  lua_createtable(L, 0, 64);
+  lsock_register(L, core, sock_methods);
+  lsock_register(L, core, lsock_opt_methods);
+  lsock_register(L, core, lsock_io_methods);
+  lsock_register(L, core, lsock_connect_methods);
+  lua_createtable(L, 0, 6);
+  lua_pushliteral(L, "socket");
+  lua_setfield(L, -2, "__name");
+  lua_pushboolean(L, 0);
+  lua_setfield(L, -2, "__metatable");
+  lsock_register(L, core, sock_meta);
+  lua_pushvalue(L, core);
+  lua_pushvalue(L, -3);
+  lua_pushcclosure(L, sock_index, 2);
+  lua_setfield(L, -2, "__index");
+  lua_setiuservalue(L, core, LSOCK_UV_SOCKET);
+  lua_setfield(L, -2, "SocketType");
+  lsock_register(L, core, functions);
+}
+
+/* Where the registry keeps the module: opening it twice in one state gives the same one. */
+static const char registry_key = 'm';
+
+int luaopen_socket(lua_State *L) {
+  lsock_Core *c;
+  int core;
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &registry_key) == LUA_TTABLE) return 1;
+  luaL_checkversion(L);
+  c = lua_newuserdatauv(L, sizeof *c, LSOCK_UV_COUNT);
+  memset(c, 0, sizeof *c);
+  c->secret = lsock_plat_secret();
+  c->default_timeout = -1;
+  core = lua_gettop(L);
+  lua_createtable(L, 0, 1200);
+  lsock_open_const(L);
+  lsock_open_err(L, core);
+  lsock_open_wait(L, core);
+  lsock_open_addr(L, core);
+  lsock_open_inet(L, core);
+  lsock_open_resolve(L, core);
+  open_sockets(L, core);
+  lsock_open_connect(L, core);
+  lsock_open_errno(L);
+  lua_setfield(L, -2, "errno");
+  lua_pushboolean(L, 1);
+  lua_setfield(L, -2, "has_ipv6");
+  lua_pushliteral(L, LSOCKET_VERSION);
+  lua_setfield(L, -2, "_VERSION");
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &registry_key);
+  return 1;
+}

@@ -1,0 +1,219 @@
+/*
+** lsocket_io.c: receiving and sending.
+*/
+#include "lsocket_int.h"
+
+#include <limits.h>
+#include <string.h>
+
+/* Receive buffers up to this size are shared by all sockets of a state. */
+#define SCRATCH_MAX 65536
+
+/* One receive is never asked for more: ssize_t must hold the count on any platform. */
+#define RECEIVE_MAX (INT_MAX - 1)
+
+static size_t check_size(lua_State *L, int arg) {
+  lua_Integer n = luaL_checkinteger(L, arg);
+  luaL_argcheck(L, n >= 0, arg, "size must not be negative");
+  luaL_argcheck(L, n <= RECEIVE_MAX, arg, "size is too large");
+  return (size_t)n;
+}
+
+static int opt_flags(lua_State *L, int arg) {
+  lua_Integer v = luaL_optinteger(L, arg, 0);
+  luaL_argcheck(L, v >= INT_MIN && v <= INT_MAX, arg, "flags do not fit a C int");
+  return (int)v;
+}
+
+static char *grow_scratch(lua_State *L, lsock_Core *core, size_t n) {
+  size_t size = 4096;
+  char *p;
+  while (size < n) size *= 2;
+  p = lua_newuserdatauv(L, size, 0);
+  lua_setiuservalue(L, LSOCK_UP_CORE, LSOCK_UV_SCRATCH);
+  core->scratch = p;
+  core->scratch_size = size;
+  return p;
+}
+
+/*
+** Room for one attempt to receive. The shared scratch buffer holds its bytes only until the step returns; what must
+** outlive a wait, or is larger, has a userdata of its own.
+*/
+static char *room(lua_State *L, lsock_Op *op) {
+  lsock_Core *core = op->core;
+  if (lsock_likely(op->len <= core->scratch_size && !op->slot)) return core->scratch;
+  if (op->slot) return lua_touserdata(L, op->slot);
+  if (op->len <= SCRATCH_MAX) return grow_scratch(L, core, op->len);
+  lua_newuserdatauv(L, op->len, 0);
+  op->slot = lua_gettop(L);
+  return lua_touserdata(L, op->slot);
+}
+
+/* Zero bytes mean the end where there are no message boundaries, or where a message cannot be empty. */
+static int is_end(const lsock_Op *op, ssize_t n) {
+  return n == 0 && op->len > 0 && (op->s->type == SOCK_STREAM || op->s->type == SOCK_SEQPACKET);
+}
+
+/* ---------------------------------------------------------------- recv */
+
+static int step_recv(lua_State *L, lsock_Op *op) {
+  char *p = room(L, op);
+  ssize_t n = recv(op->s->fd, p, op->len, op->flags | LSOCK_DONTWAIT(op));
+  if (n < 0) return lsock_again(op, LSOCK_READ);
+  if (is_end(op, n))
+    lua_pushnil(L);
+  else
+    lua_pushlstring(L, p, (size_t)n < op->len ? (size_t)n : op->len); /* MSG_TRUNC may count more */
+  return 1;
+}
+
+#if defined(MSG_WAITALL)
+static int all_received(lua_State *L, lsock_Op *op) {
+  if (op->done == 0) return -1;
+  lua_pushlstring(L, room(L, op), op->done);
+  return 1;
+}
+
+/* MSG_WAITALL where the kernel may not or does not wait for all */
+static int step_recv_all(lua_State *L, lsock_Op *op) {
+  ssize_t n = recv(op->s->fd, room(L, op) + op->done, op->len - op->done, op->flags | LSOCK_DONTWAIT(op));
+  if (n < 0) return lsock_again(op, LSOCK_READ);
+  op->done += (size_t)n;
+  if (n > 0 && op->done < op->len) return op->timeout < 0 && !op->nowait ? LSOCK_INTR : LSOCK_READ;
+  if (op->done == 0) lua_pushnil(L);
+  return op->done == 0 ? 1 : all_received(L, op);
+}
+#endif
+
+/* Flags beyond the plain case. */
+static void receive_flags(lua_State *L, lsock_Op *op) {
+#if defined(MSG_TRUNC)
+  /* The kernel may then report bytes that it never wrote (tcp(7)). */
+  if (op->flags & MSG_TRUNC) memset(room(L, op), 0, op->len);
+#endif
+#if defined(MSG_WAITALL)
+  if ((op->flags & MSG_WAITALL) && !(op->flags & MSG_PEEK) && op->s->type == SOCK_STREAM && op->step == step_recv) {
+    lua_newuserdatauv(L, op->len, 0);
+    op->slot = lua_gettop(L);
+    op->step = step_recv_all;
+    op->partial = all_received; /* a timeout loses nothing */
+  }
+#endif
+}
+
+/* s:recv(size [, flags]) -> string, nil at the end of the stream (recv(2)) */
+static int sock_recv(lua_State *L) {
+  lsock_Op op;
+  lsock_op(L, &op, "recv", step_recv, LSOCK_RD);
+  op.len = check_size(L, 2);
+  op.flags = opt_flags(L, 3);
+  if (op.len == 0 && op.fd != LSOCK_NOFD) {
+    lua_pushliteral(L, "");
+    return 1;
+  }
+  if (op.flags) receive_flags(L, &op);
+  return lsock_run(L, &op);
+}
+
+static int step_recvfrom(lua_State *L, lsock_Op *op) {
+  char *p = room(L, op);
+  ssize_t n;
+  op->addr.len = sizeof op->addr.u;
+  n = recvfrom(op->s->fd, p, op->len, op->flags | LSOCK_DONTWAIT(op), &op->addr.u.sa, &op->addr.len);
+  if (n < 0) return lsock_again(op, LSOCK_READ);
+  if (op->addr.len > sizeof op->addr.u) op->addr.len = sizeof op->addr.u;
+  if (is_end(op, n))
+    lua_pushnil(L);
+  else
+    lua_pushlstring(L, p, (size_t)n < op->len ? (size_t)n : op->len);
+  lsock_pushaddr(L, op->s->fd, op->s->proto, &op->addr);
+  return 2;
+}
+
+/* s:recvfrom(size [, flags]) -> string, address (recvfrom(2)) */
+static int sock_recvfrom(lua_State *L) {
+  lsock_Op op;
+  lsock_op(L, &op, "recvfrom", step_recvfrom, LSOCK_RD);
+  op.len = check_size(L, 2);
+  op.flags = opt_flags(L, 3);
+  if (op.flags) receive_flags(L, &op);
+  return lsock_run(L, &op);
+}
+
+/* ---------------------------------------------------------------- send */
+
+static int step_send(lua_State *L, lsock_Op *op) {
+  ssize_t n = send(op->s->fd, op->data, op->len, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
+  if (n < 0) return lsock_again(op, LSOCK_WRITE);
+  lua_pushinteger(L, (lua_Integer)n);
+  return 1;
+}
+
+/* s:send(bytes [, flags]) -> count of bytes sent, perhaps fewer than given (send(2)) */
+static int sock_send(lua_State *L) {
+  lsock_Op op;
+  lsock_op(L, &op, "send", step_send, LSOCK_WR);
+  op.data = luaL_checklstring(L, 2, &op.len);
+  op.flags = opt_flags(L, 3);
+  return lsock_run(L, &op);
+}
+
+static int step_sendall(lua_State *L, lsock_Op *op) {
+  ssize_t n =
+      send(op->s->fd, op->data + op->done, op->len - op->done, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
+  if (n < 0) return lsock_again(op, LSOCK_WRITE);
+  op->done += (size_t)n;
+  if (op->done < op->len) return op->timeout < 0 && !op->nowait ? LSOCK_INTR : LSOCK_WRITE;
+  lua_pushvalue(L, 1);
+  return 1;
+}
+
+/* e.sent */
+static int note_sent(lua_State *L, lsock_Op *op) {
+  lua_createtable(L, 0, 1);
+  lua_pushinteger(L, (lua_Integer)op->done);
+  lua_setfield(L, -2, "sent");
+  op->extra = lua_gettop(L);
+  return -1;
+}
+
+/* s:sendall(bytes [, flags]) -> s, when all are sent; an error says in .sent how many were */
+static int sock_sendall(lua_State *L) {
+  lsock_Op op;
+  lsock_op(L, &op, "sendall", step_sendall, LSOCK_WR);
+  op.data = luaL_checklstring(L, 2, &op.len);
+  op.flags = opt_flags(L, 3);
+  op.partial = note_sent;
+  return lsock_run(L, &op);
+}
+
+static int step_sendto(lua_State *L, lsock_Op *op) {
+  ssize_t n;
+  if (op->job) {
+    int r = lsock_step_lookup(L, op);
+    if (r < 0) return r;
+  }
+  n = sendto(op->s->fd, op->data, op->len, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op), &op->addr.u.sa,
+             op->addr.len);
+  if (n < 0) return lsock_again(op, LSOCK_WRITE);
+  lua_pushinteger(L, (lua_Integer)n);
+  return 1;
+}
+
+/* s:sendto(bytes [, flags], address) -> count of bytes sent (sendto(2)) */
+static int sock_sendto(lua_State *L) {
+  lsock_Op op;
+  const char *host;
+  lsock_op(L, &op, "sendto", step_sendto, LSOCK_WR);
+  op.data = luaL_checklstring(L, 2, &op.len);
+  op.flags = lua_isnone(L, 4) ? 0 : opt_flags(L, 3);
+  op.address = lua_isnone(L, 4) ? 3 : 4;
+  host = lsock_getaddr(L, op.address, op.s->family, op.s->proto, &op.addr);
+  if (host) lsock_lookup(L, &op, host);
+  return lsock_run(L, &op);
+}
+
+const lsock_Reg lsock_io_methods[] = {{"recv", sock_recv, 1},       {"recvfrom", sock_recvfrom, 1},
+                                      {"send", sock_send, 1},       {"sendall", sock_sendall, 1},
+                                      {"sendto", sock_sendto, 1},   {NULL, NULL, 0}};

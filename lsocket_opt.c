@@ -1,0 +1,196 @@
+/*
+** lsocket_opt.c: socket options, modes, and what can be asked about a socket.
+*/
+#include "lsocket_int.h"
+
+#include <limits.h>
+#include <string.h>
+
+/* The longest option the kernel is asked for or given. */
+#define OPTION_MAX 65536
+
+typedef int (*GetName)(int, struct sockaddr *, socklen_t *);
+
+static int closed(lua_State *L, const char *op) {
+  lsock_Fail f = {0};
+  f.err = EBADF;
+  f.op = op;
+  f.msg = "socket is closed";
+  return lsock_fail(L, &f);
+}
+
+static int push_name(lua_State *L, const char *op, GetName get) {
+  lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  lsock_Addr a;
+  if (s->fd == LSOCK_NOFD) return closed(L, op);
+  a.len = sizeof a.u;
+  memset(&a.u, 0, sizeof a.u);
+  if (get(s->fd, &a.u.sa, &a.len) < 0) return lsock_failno(L, errno, op);
+  lsock_pushaddr(L, s->fd, s->proto, &a);
+  return 1;
+}
+
+/* s:getsockname() -> address (getsockname(2)) */
+static int sock_getsockname(lua_State *L) {
+  return push_name(L, "getsockname", getsockname);
+}
+
+/* s:getpeername() -> address (getpeername(2)); ENOTCONN without a peer */
+static int sock_getpeername(lua_State *L) {
+  return push_name(L, "getpeername", getpeername);
+}
+
+static int check_int(lua_State *L, int arg) {
+  lua_Integer v = luaL_checkinteger(L, arg);
+  luaL_argcheck(L, v >= INT_MIN && v <= INT_MAX, arg, "does not fit a C int");
+  return (int)v;
+}
+
+/* s:getsockopt(level, name [, buflen]) -> integer, or a string of at most buflen bytes (getsockopt(2)) */
+static int sock_getsockopt(lua_State *L) {
+  lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  int level = check_int(L, 2), name = check_int(L, 3);
+  lua_Integer size = luaL_optinteger(L, 4, 0);
+  socklen_t len;
+  luaL_argcheck(L, size >= 0 && size <= OPTION_MAX, 4, "buffer length must be 0-65536");
+  if (s->fd == LSOCK_NOFD) return closed(L, "getsockopt");
+  if (size == 0) {
+    int v = 0;
+    len = sizeof v;
+    if (getsockopt(s->fd, level, name, &v, &len) < 0) return lsock_failno(L, errno, "getsockopt");
+    lua_pushinteger(L, v);
+  } else {
+    luaL_Buffer b;
+    char *p = luaL_buffinitsize(L, &b, (size_t)size);
+    len = (socklen_t)size;
+    if (getsockopt(s->fd, level, name, p, &len) < 0) {
+      int err = errno;
+      luaL_pushresultsize(&b, 0);
+      return lsock_failno(L, err, "getsockopt");
+    }
+    luaL_pushresultsize(&b, len);
+  }
+  return 1;
+}
+
+/* The kernel's timeouts are the waiter's; a script that sets them itself has them left alone. */
+static void note_option(lsock_Sock *s, int level, int name) {
+  if (level == SOL_SOCKET && (name == SO_RCVTIMEO || name == SO_SNDTIMEO)) s->shared = 1;
+}
+
+/* s:setsockopt(level, name, integer | boolean | string) or (level, name, nil, optlen) -> s (setsockopt(2)) */
+static int sock_setsockopt(lua_State *L) {
+  lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  int level = check_int(L, 2), name = check_int(L, 3);
+  const void *p;
+  size_t len;
+  int v;
+  switch (lua_type(L, 4)) {
+    case LUA_TBOOLEAN:
+      v = lua_toboolean(L, 4);
+      p = &v;
+      len = sizeof v;
+      break;
+    case LUA_TNUMBER:
+      v = check_int(L, 4);
+      p = &v;
+      len = sizeof v;
+      break;
+    case LUA_TNIL:
+      p = NULL;
+      len = (size_t)luaL_checkinteger(L, 5);
+      luaL_argcheck(L, len <= OPTION_MAX, 5, "length must be 0-65536");
+      break;
+    default: p = luaL_checklstring(L, 4, &len);
+  }
+  luaL_argcheck(L, len <= OPTION_MAX, 4, "longer than 65536 bytes");
+  if (s->fd == LSOCK_NOFD) return closed(L, "setsockopt");
+  if (setsockopt(s->fd, level, name, p, (socklen_t)len) < 0) return lsock_failno(L, errno, "setsockopt");
+  note_option(s, level, name);
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* s:settimeout(seconds | nil) -> s. 0 never waits, nil waits for ever, else each operation's bound */
+static int sock_settimeout(lua_State *L) {
+  lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  luaL_checkany(L, 2);
+  lsock_settimeout(s, lsock_checktimeout(L, 2));
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* s:gettimeout() -> seconds or nil */
+static int sock_gettimeout(lua_State *L) {
+  lsock_pushtimeout(L, lsock_checksock(L, 1, lsock_core(L))->timeout);
+  return 1;
+}
+
+/* s:setblocking(flag) -> s; as settimeout(nil) or settimeout(0). 0 counts as false, as in Python */
+static int sock_setblocking(lua_State *L) {
+  lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  int on;
+  luaL_checkany(L, 2);
+  on = lua_toboolean(L, 2) && !(lua_type(L, 2) == LUA_TNUMBER && lua_tonumber(L, 2) == 0);
+  lsock_settimeout(s, on ? -1 : 0);
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* s:getblocking() -> false if the timeout is 0, else true */
+static int sock_getblocking(lua_State *L) {
+  lua_pushboolean(L, lsock_checksock(L, 1, lsock_core(L))->timeout != 0);
+  return 1;
+}
+
+/* s:set_inheritable(flag) -> s: shall child programs have the descriptor? */
+static int sock_set_inheritable(lua_State *L) {
+  lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  luaL_checkany(L, 2);
+  if (s->fd == LSOCK_NOFD) return closed(L, "set_inheritable");
+  if (lsock_plat_set_inheritable(s->fd, lua_toboolean(L, 2)) < 0) return lsock_failno(L, errno, "set_inheritable");
+  lua_settop(L, 1);
+  return 1;
+}
+
+static int sock_get_inheritable(lua_State *L) {
+  lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  int on;
+  if (s->fd == LSOCK_NOFD) return closed(L, "get_inheritable");
+  on = lsock_plat_get_inheritable(s->fd);
+  if (on < 0) return lsock_failno(L, errno, "get_inheritable");
+  lua_pushboolean(L, on);
+  return 1;
+}
+
+/* s:fileno() -> the descriptor, -1 when closed */
+static int sock_fileno(lua_State *L) {
+  lua_pushinteger(L, lsock_checksock(L, 1, lsock_core(L))->fd);
+  return 1;
+}
+
+/* s:shutdown(how) -> s; how is SHUT_RD, SHUT_WR or SHUT_RDWR (shutdown(2)) */
+static int sock_shutdown(lua_State *L) {
+  lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  int how = check_int(L, 2);
+  luaL_argcheck(L, how == SHUT_RD || how == SHUT_WR || how == SHUT_RDWR, 2, "SHUT_RD, SHUT_WR or SHUT_RDWR expected");
+  if (s->fd == LSOCK_NOFD) return closed(L, "shutdown");
+  if (shutdown(s->fd, how) < 0) return lsock_failno(L, errno, "shutdown");
+  lua_settop(L, 1);
+  return 1;
+}
+
+const lsock_Reg lsock_opt_methods[] = {{"fileno", sock_fileno, 0},
+                                       {"getfd", sock_fileno, 0},
+                                       {"get_inheritable", sock_get_inheritable, 1},
+                                       {"getblocking", sock_getblocking, 0},
+                                       {"getpeername", sock_getpeername, 1},
+                                       {"getsockname", sock_getsockname, 1},
+                                       {"getsockopt", sock_getsockopt, 1},
+                                       {"gettimeout", sock_gettimeout, 0},
+                                       {"set_inheritable", sock_set_inheritable, 1},
+                                       {"setblocking", sock_setblocking, 0},
+                                       {"setsockopt", sock_setsockopt, 1},
+                                       {"settimeout", sock_settimeout, 0},
+                                       {"shutdown", sock_shutdown, 1},
+                                       {NULL, NULL, 0}};
