@@ -1,6 +1,6 @@
 local socket = require "socket"
 
-local LUA = os.getenv("LUA") or "lua5.4"
+local LUA = os.getenv("LSOCKET_LUA") or "lua5.4"
 
 local function output_of(command)
   local p <close> = assert(io.popen(command))
