@@ -165,14 +165,20 @@ int lsock_numeric_host(const char *host, int family, lsock_Addr *a);
 
 int lsock_checkport(lua_State *L, int arg, int idx);
 
-/* One address family beyond IPv4, IPv6 and Unix. */
+/* One form of address beyond IPv4, IPv6 and Unix. */
 typedef struct lsock_Family {
   int family;
+  int proto; /* the protocol whose sockets use it; -1: every other one */
+  socklen_t size;
   const char *const *fields; /* names of the positional items, NULL at the end */
-  void (*push)(lua_State *L, lsock_fd fd, int proto, const lsock_Addr *a); /* pushes a plain table */
-  void (*get)(lua_State *L, int arg, int proto, lsock_Addr *a);
+  const struct lsock_Item *items;
 } lsock_Family;
-extern const lsock_Family lsock_families[];
+
+/* NULL if the family, or that protocol of it, has no form of its own. */
+const lsock_Family *lsock_findfamily(int family, int proto);
+
+void lsock_pushfamily(lua_State *L, const lsock_Family *f, const lsock_Addr *a); /* pushes a plain table */
+void lsock_getfamily(lua_State *L, int arg, const lsock_Family *f, lsock_Addr *a);
 
 /* Pushes item `i` of the address table at `arg`, by position or else by name; returns its type. */
 int lsock_getitem(lua_State *L, int arg, int i, const char *name);
