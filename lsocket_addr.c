@@ -10,13 +10,6 @@ static const char *const inet_fields[] = {"host", "port", NULL};
 static const char *const inet6_fields[] = {"host", "port", "flowinfo", "scope_id", NULL};
 static const char *const raw_fields[] = {"family", "bytes", NULL};
 
-static const lsock_Family *find_family(int family) {
-  const lsock_Family *f;
-  for (f = lsock_families; f->fields; f++)
-    if (f->family == family) return f;
-  return NULL;
-}
-
 /* ---------------------------------------------------------------- reading address tables */
 
 int lsock_getitem(lua_State *L, int arg, int i, const char *name) {
@@ -255,13 +248,15 @@ static void push_raw(lua_State *L, const lsock_Addr *a) {
 
 const char *lsock_getaddr(lua_State *L, int arg, int family, int proto, lsock_Addr *a) {
   const lsock_Family *f;
+#if defined(AF_RDS)
+  if (family == AF_RDS) family = AF_INET; /* RDS sockets take internet addresses */
+#endif
   if (family == AF_INET || family == AF_INET6) return get_inet(L, arg, family, a);
   if (family == AF_UNIX)
     get_unix(L, arg, a);
-  else if ((f = find_family(family)) != NULL) {
-    luaL_checktype(L, arg, LUA_TTABLE);
-    f->get(L, arg, proto, a);
-  } else
+  else if ((f = lsock_findfamily(family, proto)) != NULL)
+    lsock_getfamily(L, arg, f, a);
+  else
     get_raw(L, arg, family, a);
   return NULL;
 }
@@ -272,6 +267,7 @@ static void set_meta(lua_State *L, int family, const char *const *fields);
 void lsock_pushaddr(lua_State *L, lsock_fd fd, int proto, const lsock_Addr *a) {
   const lsock_Family *f;
   int family = a->u.sa.sa_family;
+  (void)fd;
   if (a->len < (socklen_t)RAW_AT)
     lua_pushnil(L);
   else if (family == AF_UNIX)
@@ -282,9 +278,9 @@ void lsock_pushaddr(lua_State *L, lsock_fd fd, int proto, const lsock_Addr *a) {
   } else if (family == AF_INET6 && a->len >= sizeof a->u.in6) {
     push_inet(L, a);
     set_meta(L, family, inet6_fields);
-  } else if ((f = find_family(family)) != NULL) {
-    f->push(L, fd, proto, a);
-    if (lua_istable(L, -1)) set_meta(L, family, f->fields);
+  } else if ((f = lsock_findfamily(family, proto)) != NULL) {
+    lsock_pushfamily(L, f, a);
+    set_meta(L, family, f->fields);
   } else {
     push_raw(L, a);
     set_meta(L, family, raw_fields);
@@ -385,7 +381,7 @@ static int addr_eq(lua_State *L) {
 
 static void set_meta(lua_State *L, int family, const char *const *fields) {
   lsock_pushcore(L, LSOCK_UV_ADDR);
-  if (lua_rawgeti(L, -1, family) == LUA_TNIL) {
+  if (lua_rawgetp(L, -1, fields) == LUA_TNIL) { /* a family may have several forms */
     int i;
     lua_pop(L, 1);
     lua_createtable(L, 0, 5);
@@ -407,7 +403,7 @@ static void set_meta(lua_State *L, int family, const char *const *fields) {
     lua_pushboolean(L, 0);
     lua_setfield(L, -2, "__metatable");
     lua_pushvalue(L, -1);
-    lua_rawseti(L, -3, family);
+    lua_rawsetp(L, -3, fields);
   }
   lua_setmetatable(L, -3);
   lua_pop(L, 1);
