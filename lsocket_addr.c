@@ -10,13 +10,6 @@ static const char *const inet_fields[] = {"host", "port", NULL};
 static const char *const inet6_fields[] = {"host", "port", "flowinfo", "scope_id", NULL};
 static const char *const raw_fields[] = {"family", "bytes", NULL};
 
-static const lsock_Family *find_family(int family) {
-  const lsock_Family *f;
-  for (f = lsock_families; f->fields; f++)
-    if (f->family == family) return f;
-  return NULL;
-}
-
 /* ---------------------------------------------------------------- reading address tables */
 
 int lsock_getitem(lua_State *L, int arg, int i, const char *name) {
@@ -256,20 +249,23 @@ static void push_raw(lua_State *L, const lsock_Addr *a) {
 const char *lsock_getaddr(lua_State *L, int arg, int family, int proto, lsock_Addr *a) {
   const lsock_Family *f;
   if (family == AF_INET || family == AF_INET6) return get_inet(L, arg, family, a);
+#if defined(AF_RDS)
+  if (family == AF_RDS) return get_inet(L, arg, AF_INET, a); /* RDS runs over IPv4 and uses its addresses */
+#endif
   if (family == AF_UNIX)
     get_unix(L, arg, a);
-  else if ((f = find_family(family)) != NULL) {
+  else if ((f = lsock_findfamily(family, proto)) != NULL) {
     luaL_checktype(L, arg, LUA_TTABLE);
-    f->get(L, arg, proto, a);
+    lsock_getfamily(L, arg, f, a);
   } else
     get_raw(L, arg, family, a);
   return NULL;
 }
 
-/* Adds the metatable of its family to the address table on top, made when first needed. */
+/* Gives the address table on top the metatable of its form, made when first needed. */
 static void set_meta(lua_State *L, int family, const char *const *fields);
 
-void lsock_pushaddr(lua_State *L, lsock_fd fd, int proto, const lsock_Addr *a) {
+void lsock_pushaddr(lua_State *L, int proto, const lsock_Addr *a) {
   const lsock_Family *f;
   int family = a->u.sa.sa_family;
   if (a->len < (socklen_t)RAW_AT)
@@ -282,8 +278,8 @@ void lsock_pushaddr(lua_State *L, lsock_fd fd, int proto, const lsock_Addr *a) {
   } else if (family == AF_INET6 && a->len >= sizeof a->u.in6) {
     push_inet(L, a);
     set_meta(L, family, inet6_fields);
-  } else if ((f = find_family(family)) != NULL) {
-    f->push(L, fd, proto, a);
+  } else if ((f = lsock_findfamily(family, proto)) != NULL) {
+    lsock_pushfamily(L, f, a);
     if (lua_istable(L, -1)) set_meta(L, family, f->fields);
   } else {
     push_raw(L, a);
@@ -385,7 +381,7 @@ static int addr_eq(lua_State *L) {
 
 static void set_meta(lua_State *L, int family, const char *const *fields) {
   lsock_pushcore(L, LSOCK_UV_ADDR);
-  if (lua_rawgeti(L, -1, family) == LUA_TNIL) {
+  if (lua_rawgetp(L, -1, fields) == LUA_TNIL) {
     int i;
     lua_pop(L, 1);
     lua_createtable(L, 0, 5);
@@ -407,7 +403,7 @@ static void set_meta(lua_State *L, int family, const char *const *fields) {
     lua_pushboolean(L, 0);
     lua_setfield(L, -2, "__metatable");
     lua_pushvalue(L, -1);
-    lua_rawseti(L, -3, family);
+    lua_rawsetp(L, -3, fields);
   }
   lua_setmetatable(L, -3);
   lua_pop(L, 1);
@@ -437,7 +433,7 @@ static int mod_unpackaddr(lua_State *L) {
   memset(&a.u, 0, sizeof a.u);
   memcpy(&a.u, bytes, len);
   a.len = (socklen_t)len;
-  lsock_pushaddr(L, LSOCK_NOFD, (int)luaL_optinteger(L, 2, 0), &a);
+  lsock_pushaddr(L, (int)luaL_optinteger(L, 2, 0), &a);
   return 1;
 }
 
