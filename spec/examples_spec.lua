@@ -4,13 +4,9 @@
 local helper = require "spec.helper"
 local socket = require "socket"
 
-local function quote(word)
-  return "'" .. tostring(word):gsub("'", [['\'']]) .. "'"
-end
-
 local function command(script, ...)
-  local words = {"exec timeout 20 env", helper.lua(), "examples/" .. script .. ".lua"}
-  for _, word in ipairs {...} do words[#words + 1] = quote(word) end
+  local words = {"exec timeout 20", helper.lua(), helper.quote(("%s/examples/%s.lua"):format(helper.root, script))}
+  for _, word in ipairs {...} do words[#words + 1] = helper.quote(tostring(word)) end
   return table.concat(words, " ") .. " 2>&1"
 end
 
@@ -343,8 +339,8 @@ describe("examples:", function()
           %s -e %s; sleep 0.1
         done
         wait $sniffer
-      ]]):format(command("sniffer", "lo", 16, 15), helper.lua(), quote(traffic))
-      local said, ok = output(assert(io.popen("timeout 20 unshare -n sh -c " .. quote(script) .. " 2>&1")))
+      ]]):format(command("sniffer", "lo", 16, 15), helper.lua(), helper.quote(traffic))
+      local said, ok = output(assert(io.popen("timeout 20 unshare -n sh -c " .. helper.quote(script) .. " 2>&1")))
       assert.matches("capturing 16 packets on lo\n", said)
       assert.matches("\n *%d+ out +47  127.0.0.1 > 127.0.0.1 UDP %d+ > 9 5 bytes\n", said)
       assert.matches("\n *%d+ in +47  127.0.0.1 > 127.0.0.1 UDP %d+ > 9 5 bytes\n", said)
