@@ -258,7 +258,7 @@ static int step_accept(lua_State *L, lsock_Op *op) {
 #endif
   lsock_open(n, fd, s->family, s->type, s->proto);
   lua_pushvalue(L, op->slot);
-  lsock_pushaddr(L, fd, s->proto, &op->addr);
+  lsock_pushaddr(L, s->proto, &op->addr);
   return 2;
 }
 
@@ -324,7 +324,7 @@ static void add_name(lua_State *L, const lsock_Sock *s, const char *label,
   a.len = sizeof a.u;
   memset(&a.u, 0, sizeof a.u);
   if (get(s->fd, &a.u.sa, &a.len) < 0 || a.len == 0) return;
-  lsock_pushaddr(L, s->fd, s->proto, &a);
+  lsock_pushaddr(L, s->proto, &a);
   lsock_pushaddrtext(L, -1);
   lua_remove(L, -2);
   lua_pushfstring(L, ", %s=%s", label, lua_tostring(L, -1));

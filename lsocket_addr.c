@@ -248,10 +248,10 @@ static void push_raw(lua_State *L, const lsock_Addr *a) {
 
 const char *lsock_getaddr(lua_State *L, int arg, int family, int proto, lsock_Addr *a) {
   const lsock_Family *f;
-#if defined(AF_RDS)
-  if (family == AF_RDS) family = AF_INET; /* RDS sockets take internet addresses */
-#endif
   if (family == AF_INET || family == AF_INET6) return get_inet(L, arg, family, a);
+#if defined(AF_RDS)
+  if (family == AF_RDS) return get_inet(L, arg, AF_INET, a); /* RDS runs over IPv4 and uses its addresses */
+#endif
   if (family == AF_UNIX)
     get_unix(L, arg, a);
   else if ((f = lsock_findfamily(family, proto)) != NULL)
@@ -261,13 +261,12 @@ const char *lsock_getaddr(lua_State *L, int arg, int family, int proto, lsock_Ad
   return NULL;
 }
 
-/* Adds the metatable of its family to the address table on top, made when first needed. */
+/* Gives the address table on top the metatable of its form, made when first needed. */
 static void set_meta(lua_State *L, int family, const char *const *fields);
 
-void lsock_pushaddr(lua_State *L, lsock_fd fd, int proto, const lsock_Addr *a) {
+void lsock_pushaddr(lua_State *L, int proto, const lsock_Addr *a) {
   const lsock_Family *f;
   int family = a->u.sa.sa_family;
-  (void)fd;
   if (a->len < (socklen_t)RAW_AT)
     lua_pushnil(L);
   else if (family == AF_UNIX)
@@ -280,7 +279,7 @@ void lsock_pushaddr(lua_State *L, lsock_fd fd, int proto, const lsock_Addr *a) {
     set_meta(L, family, inet6_fields);
   } else if ((f = lsock_findfamily(family, proto)) != NULL) {
     lsock_pushfamily(L, f, a);
-    set_meta(L, family, f->fields);
+    if (lua_istable(L, -1)) set_meta(L, family, f->fields);
   } else {
     push_raw(L, a);
     set_meta(L, family, raw_fields);
@@ -381,7 +380,7 @@ static int addr_eq(lua_State *L) {
 
 static void set_meta(lua_State *L, int family, const char *const *fields) {
   lsock_pushcore(L, LSOCK_UV_ADDR);
-  if (lua_rawgetp(L, -1, fields) == LUA_TNIL) { /* a family may have several forms */
+  if (lua_rawgetp(L, -1, fields) == LUA_TNIL) {
     int i;
     lua_pop(L, 1);
     lua_createtable(L, 0, 5);
@@ -433,7 +432,7 @@ static int mod_unpackaddr(lua_State *L) {
   memset(&a.u, 0, sizeof a.u);
   memcpy(&a.u, bytes, len);
   a.len = (socklen_t)len;
-  lsock_pushaddr(L, LSOCK_NOFD, (int)luaL_optinteger(L, 2, 0), &a);
+  lsock_pushaddr(L, (int)luaL_optinteger(L, 2, 0), &a);
   return 1;
 }
 

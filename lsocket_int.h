@@ -50,8 +50,7 @@ enum { /* user values of the core */
   LSOCK_UV_CLASSES, /* array of error classes */
   LSOCK_UV_OP,      /* metatable of operations kept across a yield */
   LSOCK_UV_LOOKUP,  /* metatable of name lookups */
-  LSOCK_UV_RACE,    /* metatable of create_connection's attempts */
-  LSOCK_UV_ADDR,    /* address family -> metatable of its addresses */
+  LSOCK_UV_ADDR,    /* form of address -> its metatable */
   LSOCK_UV_INFO,    /* metatable of getaddrinfo's entries */
   LSOCK_UV_COUNT = LSOCK_UV_INFO
 };
@@ -151,8 +150,8 @@ typedef struct lsock_Addr {
 */
 const char *lsock_getaddr(lua_State *L, int arg, int family, int proto, lsock_Addr *a);
 
-/* Pushes an address as Lua sees it; nil for none. fd is asked for interface names. */
-void lsock_pushaddr(lua_State *L, lsock_fd fd, int proto, const lsock_Addr *a);
+/* Pushes an address as Lua sees it; nil for none. */
+void lsock_pushaddr(lua_State *L, int proto, const lsock_Addr *a);
 
 /* Pushes "127.0.0.1:80", "[::1]:80", "unix:/run/x" ... for the address at idx. */
 void lsock_pushaddrtext(lua_State *L, int idx);
@@ -162,8 +161,6 @@ void lsock_sethost(lsock_Addr *a, const struct sockaddr *host);
 
 /* Numeric host text to address; 1 done, 0 not numeric. Understands fe80::1%eth0. */
 int lsock_numeric_host(const char *host, int family, lsock_Addr *a);
-
-int lsock_checkport(lua_State *L, int arg, int idx);
 
 /* One form of address beyond IPv4, IPv6 and Unix. */
 typedef struct lsock_Family {
@@ -211,7 +208,8 @@ typedef struct lsock_Job lsock_Job; /* a lookup, lsocket_resolve.c */
 
 struct lsock_Op {
   lsock_Core *core;
-  lsock_Sock *s;     /* the socket worked on, at stack index 1; NULL in functions without one */
+  lsock_Sock *s;     /* the socket worked on; NULL in functions without one */
+  int self;          /* its stack index */
   lsock_Step step;
   const char *name;  /* for errors */
   const char *msg;
@@ -245,6 +243,9 @@ void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int
 
 /* An operation without a socket, bounded by the default timeout. */
 void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step);
+
+/* Goes on with another socket, at stack index `self`, for what is left of the time. */
+void lsock_op_socket(lua_State *L, lsock_Op *op, int self);
 
 /* Runs it to the end: returns what the C function must return. */
 int lsock_run(lua_State *L, lsock_Op *op);

@@ -127,7 +127,7 @@ static int step_recvfrom(lua_State *L, lsock_Op *op) {
     lua_pushnil(L);
   else
     lua_pushlstring(L, p, (size_t)n < op->len ? (size_t)n : op->len);
-  lsock_pushaddr(L, op->s->fd, op->s->proto, &op->addr);
+  lsock_pushaddr(L, op->s->proto, &op->addr);
   return 2;
 }
 

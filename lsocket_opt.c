@@ -26,7 +26,7 @@ static int push_name(lua_State *L, const char *op, GetName get) {
   a.len = sizeof a.u;
   memset(&a.u, 0, sizeof a.u);
   if (get(s->fd, &a.u.sa, &a.len) < 0) return lsock_failno(L, errno, op);
-  lsock_pushaddr(L, s->fd, s->proto, &a);
+  lsock_pushaddr(L, s->proto, &a);
   return 1;
 }
 

@@ -28,7 +28,6 @@
 
 #if defined(__linux__)
 #define LSOCK_HAVE_ABSTRACT_UNIX 1 /* Unix addresses that begin with a zero byte (unix(7)) */
-#define LSOCK_HAVE_EPOLL 1
 #endif
 
 /*
@@ -67,6 +66,11 @@ int64_t lsock_plat_now(void);
 
 /* Waits for `events` on fd (fd < 0: only waits), at most ns nanoseconds (< 0: for ever). 1 ready, 0 time is up. */
 int lsock_plat_poll(lsock_fd fd, short events, int64_t ns);
+
+/* A descriptor that is readable while any of the sockets added to it is writable; ENOSYS where there is no such thing.
+** A socket leaves it by being closed. */
+lsock_fd lsock_plat_group(void);
+int lsock_plat_group_add(lsock_fd group, lsock_fd fd);
 
 /* Kernel timeouts: 0 means none. `ns` is rounded down to microseconds. */
 int lsock_plat_kernel_timeout(lsock_fd fd, int sending, int64_t ns);

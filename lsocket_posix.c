@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #if defined(__linux__)
+#include <sys/epoll.h>
 #include <sys/random.h>
 #endif
 
@@ -139,6 +140,28 @@ int lsock_plat_poll(lsock_fd fd, short events, int64_t ns) {
   }
 #endif
   return r;
+}
+
+lsock_fd lsock_plat_group(void) {
+#if defined(__linux__)
+  return epoll_create1(EPOLL_CLOEXEC);
+#else
+  errno = ENOSYS;
+  return LSOCK_NOFD;
+#endif
+}
+
+int lsock_plat_group_add(lsock_fd group, lsock_fd fd) {
+#if defined(__linux__)
+  struct epoll_event ev = {0};
+  ev.events = EPOLLOUT;
+  return epoll_ctl(group, EPOLL_CTL_ADD, fd, &ev);
+#else
+  (void)group;
+  (void)fd;
+  errno = ENOSYS;
+  return -1;
+#endif
 }
 
 int lsock_plat_kernel_timeout(lsock_fd fd, int sending, int64_t ns) {

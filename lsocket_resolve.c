@@ -309,7 +309,7 @@ int lsock_step_job(lua_State *L, lsock_Op *op) {
     if (state != DONE) return LSOCK_READ;
     lsock_closesock(L, op->wslot, op->w);
     op->w = op->s;
-    op->wslot = 1;
+    op->wslot = op->self;
   }
   if (j->cls == 0) return 0;
   op->cls = j->cls;
@@ -410,7 +410,7 @@ static void push_info(lua_State *L, const struct addrinfo *ai) {
   lua_rawseti(L, -2, 3);
   lua_pushstring(L, ai->ai_canonname ? ai->ai_canonname : "");
   lua_rawseti(L, -2, 4);
-  lsock_pushaddr(L, LSOCK_NOFD, ai->ai_protocol, &a);
+  lsock_pushaddr(L, ai->ai_protocol, &a);
   lua_rawseti(L, -2, 5);
   lsock_pushcore(L, LSOCK_UV_INFO);
   lua_setmetatable(L, -2);

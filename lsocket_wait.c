@@ -92,7 +92,7 @@ static int kernel_bound(lsock_Sock *s, int dir, int64_t ns) {
   if (s->shared || (s->family != AF_INET && s->family != AF_INET6 && s->family != AF_UNIX)) return 0;
   slice = lsock_plat_kernel_slice(ns);
   if (slice == 0) return 0;
-  if (s->kernel[dir] != slice) {
+  if (s->kernel[dir] > slice || s->kernel[dir] < slice - slice / 8) { /* a little short of it will do */
     if (lsock_plat_kernel_timeout(s->fd, dir, slice) < 0) return 0;
     s->kernel[dir] = slice;
   }
@@ -278,6 +278,15 @@ static int prepare(lua_State *L, lsock_Op *op) {
   return READY;
 }
 
+void lsock_op_socket(lua_State *L, lsock_Op *op, int self) {
+  op->s = op->w = lua_touserdata(L, self);
+  op->self = op->wslot = self;
+  op->fd = op->s->fd;
+  op->dir = LSOCK_WR;
+  op->nowait = op->coop || op->timeout >= 0;
+  if (op->timeout > 0 && !op->coop && kernel_bound(op->s, op->dir, remaining(op))) op->nowait = 0;
+}
+
 int lsock_run(lua_State *L, lsock_Op *op) {
   lsock_Sock *s = op->s;
   if (s && s->fd == LSOCK_NOFD) return failed(L, op, LSOCK_ERROR, EBADF, "socket is closed");
@@ -293,7 +302,7 @@ static void init(lsock_Op *op, lsock_Core *core, lsock_Sock *s, const char *name
   op->core = core;
   op->s = op->w = s;
   op->fd = s ? s->fd : LSOCK_NOFD;
-  op->wslot = 1;
+  op->self = op->wslot = 1;
   op->step = step;
   op->name = name;
   op->msg = NULL;

@@ -1,0 +1,139 @@
+/*
+** bare.c: the least a Lua C function can do around send(2) and recv(2); the
+** floor against which the library is measured. No library: errors are just
+** raised, nothing waits.
+**
+**   bare.send(fd, s), bare.recv(fd, n)       plain functions
+**   bare.wrap(fd, how):send(s), :recv(n)     the same as methods of a userdata;
+**     how = "blind"     self is taken on trust
+**           "upvalue"   its metatable is compared with an upvalue
+**           "name"      luaL_checkudata looks the metatable up by its name
+**           "function"  as "upvalue", and __index is a C function, not a table
+**   bare.connect(port) -> fd, bare.clock() -> CPU seconds, wall seconds
+*/
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <lauxlib.h>
+#include <lua.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+static int do_send(lua_State *L, int fd) {
+  size_t len;
+  const char *s = luaL_checklstring(L, 2, &len);
+  ssize_t k = send(fd, s, len, MSG_NOSIGNAL);
+  if (k < 0) return luaL_error(L, "send: %s", strerror(errno));
+  lua_pushinteger(L, k);
+  return 1;
+}
+
+static int do_recv(lua_State *L, int fd) {
+  char buf[65536];
+  lua_Integer n = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, n >= 0 && n <= (lua_Integer)sizeof buf, 2, "out of range");
+  ssize_t k = recv(fd, buf, (size_t)n, 0);
+  if (k < 0) return luaL_error(L, "recv: %s", strerror(errno));
+  lua_pushlstring(L, buf, (size_t)k);
+  return 1;
+}
+
+static int by_upvalue(lua_State *L) {
+  int *fd = lua_touserdata(L, 1);
+  if (fd == NULL || !lua_getmetatable(L, 1) || !lua_rawequal(L, -1, lua_upvalueindex(1)))
+    return luaL_typeerror(L, 1, "bare");
+  lua_pop(L, 1);
+  return *fd;
+}
+
+static int plain_send(lua_State *L) {
+  return do_send(L, (int)luaL_checkinteger(L, 1));
+}
+static int plain_recv(lua_State *L) {
+  return do_recv(L, (int)luaL_checkinteger(L, 1));
+}
+static int blind_send(lua_State *L) {
+  return do_send(L, *(int *)lua_touserdata(L, 1));
+}
+static int blind_recv(lua_State *L) {
+  return do_recv(L, *(int *)lua_touserdata(L, 1));
+}
+static int upvalue_send(lua_State *L) {
+  return do_send(L, by_upvalue(L));
+}
+static int upvalue_recv(lua_State *L) {
+  return do_recv(L, by_upvalue(L));
+}
+static int name_send(lua_State *L) {
+  return do_send(L, *(int *)luaL_checkudata(L, 1, "bare.name"));
+}
+static int name_recv(lua_State *L) {
+  return do_recv(L, *(int *)luaL_checkudata(L, 1, "bare.name"));
+}
+
+static int index_function(lua_State *L) {
+  lua_pushvalue(L, 2);
+  lua_rawget(L, lua_upvalueindex(1));
+  return 1;
+}
+
+static int mod_wrap(lua_State *L) {
+  lua_Integer fd = luaL_checkinteger(L, 1);
+  const char *how = luaL_checkstring(L, 2);
+  int *self = lua_newuserdatauv(L, sizeof *self, 0);
+  *self = (int)fd;
+  lua_pushfstring(L, "bare.%s", how);
+  if (luaL_getmetatable(L, lua_tostring(L, -1)) != LUA_TTABLE) return luaL_argerror(L, 2, "no such kind");
+  lua_setmetatable(L, -3);
+  lua_pop(L, 1);
+  return 1;
+}
+
+static int mod_connect(lua_State *L) {
+  struct sockaddr_in sa = {.sin_family = AF_INET};
+  sa.sin_port = htons((unsigned short)luaL_checkinteger(L, 1));
+  sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0 || connect(fd, (struct sockaddr *)&sa, sizeof sa) < 0)
+    return luaL_error(L, "connect: %s", strerror(errno));
+  lua_pushinteger(L, fd);
+  return 1;
+}
+
+static int mod_clock(lua_State *L) {
+  struct timespec cpu, wall;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+  clock_gettime(CLOCK_MONOTONIC, &wall);
+  lua_pushnumber(L, (lua_Number)cpu.tv_sec + (lua_Number)cpu.tv_nsec * 1e-9);
+  lua_pushnumber(L, (lua_Number)wall.tv_sec + (lua_Number)wall.tv_nsec * 1e-9);
+  return 2;
+}
+
+/* registers metatable bare.<how>; the methods get the metatable as upvalue 1 */
+static void new_kind(lua_State *L, const char *how, lua_CFunction send_f, lua_CFunction recv_f) {
+  lua_pushfstring(L, "bare.%s", how);
+  luaL_newmetatable(L, lua_tostring(L, -1));
+  lua_createtable(L, 0, 2);
+  lua_pushvalue(L, -2);
+  lua_pushcclosure(L, send_f, 1);
+  lua_setfield(L, -2, "send");
+  lua_pushvalue(L, -2);
+  lua_pushcclosure(L, recv_f, 1);
+  lua_setfield(L, -2, "recv");
+  if (strcmp(how, "function") == 0) lua_pushcclosure(L, index_function, 1);
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 2);
+}
+
+static const luaL_Reg functions[] = {{"send", plain_send}, {"recv", plain_recv},     {"wrap", mod_wrap},
+                                     {"clock", mod_clock}, {"connect", mod_connect}, {NULL, NULL}};
+
+int luaopen_bare(lua_State *L) {
+  new_kind(L, "blind", blind_send, blind_recv);
+  new_kind(L, "upvalue", upvalue_send, upvalue_recv);
+  new_kind(L, "name", name_send, name_recv);
+  new_kind(L, "function", upvalue_send, upvalue_recv);
+  luaL_newlib(L, functions);
+  return 1;
+}

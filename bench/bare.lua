@@ -1,0 +1,23 @@
+-- bare.lua: the 64-byte round trip with bare.c. lua5.4 bench/bare.lua <kind> <n>
+-- The kinds are those of bare.wrap, and "plain" for the plain functions.
+local bare = require "bare"
+local kind, n = arg[1], math.tointeger(arg[2])
+local msg = ("x"):rep(64)
+local fd = bare.connect(math.tointeger(os.getenv("BENCH_PORTS"):match "%d+"))
+
+local cpu, wall = bare.clock()
+if kind == "plain" then
+  local send, recv = bare.send, bare.recv
+  for _ = 1, n do
+    send(fd, msg)
+    recv(fd, 64)
+  end
+else
+  local s = bare.wrap(fd, kind)
+  for _ = 1, n do
+    s:send(msg)
+    s:recv(64)
+  end
+end
+local cpu2, wall2 = bare.clock()
+print(("%.9f %.9f"):format(cpu2 - cpu, wall2 - wall))

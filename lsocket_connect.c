@@ -1,0 +1,581 @@
+/*
+** lsocket_connect.c: connecting and listening: the methods, and create_connection and create_server above them.
+*/
+#include "lsocket_int.h"
+
+#include <limits.h>
+#include <string.h>
+
+/* RFC 8305, section 8: how long an attempt runs alone before the next address is tried beside it. */
+#define ATTEMPT_DELAY INT64_C(250000000)
+
+/* How often to look again where nothing tells that a connect may go on. */
+#define RETRY_DELAY INT64_C(10000000)
+
+/* Python's default backlog: enough for most, without asking the kernel for its maximum. */
+#define DEFAULT_BACKLOG (SOMAXCONN < 128 ? SOMAXCONN : 128)
+
+enum { START, PENDING };
+
+static int socket_error(lsock_fd fd) {
+  int err = 0;
+  socklen_t len = sizeof err;
+  return getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0 ? errno : err;
+}
+
+/* ---------------------------------------------------------------- connect */
+
+/* After the wait: has it succeeded? */
+static int finish_connect(lua_State *L, lsock_Op *op) {
+  if (op->coop && lsock_plat_poll(op->s->fd, POLLOUT, 0) == 0) return LSOCK_WRITE; /* the hook was wrong */
+  op->err = socket_error(op->s->fd);
+  if (op->err) return LSOCK_FAIL;
+  lua_pushvalue(L, op->self);
+  return 1;
+}
+
+static int step_connect(lua_State *L, lsock_Op *op) {
+  lsock_Sock *s = op->s;
+  int err;
+  if (op->job) {
+    int r = lsock_step_lookup(L, op);
+    if (r < 0) return r;
+  }
+  if (op->state == PENDING) return finish_connect(L, op);
+  if (op->nowait) lsock_mode(s, 1);
+  if (connect(s->fd, &op->addr.u.sa, op->addr.len) == 0) {
+    lua_pushvalue(L, op->self);
+    return 1;
+  }
+  err = errno;
+  if (err == EAGAIN && op->timeout != 0) return lsock_pause(L, op, RETRY_DELAY); /* a Unix listener's queue is full */
+  if ((err != EINPROGRESS && err != EALREADY && err != EINTR) || op->timeout == 0) {
+    op->err = err;
+    return LSOCK_FAIL;
+  }
+  op->state = PENDING; /* connect(2): an interrupted one goes on by itself */
+  op->w = s;
+  op->wslot = op->self;
+  if (err == EINTR) lsock_turn(L);
+  return LSOCK_WRITE;
+}
+
+static void connect_op(lua_State *L, lsock_Op *op, const char *name) {
+  const char *host;
+  lsock_op(L, op, name, step_connect, LSOCK_WR);
+  op->address = 2;
+  luaL_checkany(L, 2);
+  lua_settop(L, 2);
+  host = lsock_getaddr(L, 2, op->s->family, op->s->proto, &op->addr);
+  if (host) lsock_lookup(L, op, host);
+}
+
+/* s:connect(address) -> s (connect(2)) */
+static int sock_connect(lua_State *L) {
+  lsock_Op op;
+  connect_op(L, &op, "connect");
+  return lsock_run(L, &op);
+}
+
+/* connect's own failures are a result, those of the lookup are not */
+static int give_errno(lua_State *L, lsock_Op *op) {
+  if (op->job) return -1;
+  lua_pushinteger(L, op->cls == LSOCK_TIMEOUT ? EAGAIN : op->err); /* a timeout is EAGAIN, as in Python */
+  return 1;
+}
+
+static int step_connect_ex(lua_State *L, lsock_Op *op) {
+  int r = step_connect(L, op);
+  if (r > 0) lua_pushinteger(L, 0);
+  return r;
+}
+
+/* s:connect_ex(address) -> 0 or an errno; still raises where no connect was tried */
+static int sock_connect_ex(lua_State *L) {
+  lsock_Op op;
+  connect_op(L, &op, "connect_ex");
+  op.step = step_connect_ex;
+  op.partial = give_errno;
+  return lsock_run(L, &op);
+}
+
+/* ---------------------------------------------------------------- bind, listen */
+
+static int step_bind(lua_State *L, lsock_Op *op) {
+  if (op->job) {
+    int r = lsock_step_lookup(L, op);
+    if (r < 0) return r;
+  }
+  if (bind(op->s->fd, &op->addr.u.sa, op->addr.len) < 0) {
+    op->err = errno;
+    return LSOCK_FAIL;
+  }
+  lua_pushvalue(L, op->self);
+  return 1;
+}
+
+/* s:bind(address) -> s (bind(2)) */
+static int sock_bind(lua_State *L) {
+  lsock_Op op;
+  connect_op(L, &op, "bind");
+  op.step = step_bind;
+  op.dir = LSOCK_MODAL;
+  return lsock_run(L, &op);
+}
+
+static int check_backlog(lua_State *L, int arg) {
+  lua_Integer n = luaL_optinteger(L, arg, DEFAULT_BACKLOG);
+  return n < 0 ? 0 : n > INT_MAX ? INT_MAX : (int)n;
+}
+
+/* s:listen([backlog]) -> s (listen(2)); the system bounds the backlog */
+static int sock_listen(lua_State *L) {
+  lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  int backlog = check_backlog(L, 2);
+  lsock_Fail f = {0};
+  f.op = "listen";
+  if (s->fd == LSOCK_NOFD) {
+    f.err = EBADF;
+    f.msg = "socket is closed";
+    return lsock_fail(L, &f);
+  }
+  if (listen(s->fd, backlog) < 0) {
+    f.err = errno;
+    return lsock_fail(L, &f);
+  }
+  lua_settop(L, 1);
+  return 1;
+}
+
+const lsock_Reg lsock_connect_methods[] = {{"bind", sock_bind, 1},
+                                           {"connect", sock_connect, 1},
+                                           {"connect_ex", sock_connect_ex, 1},
+                                           {"listen", sock_listen, 1},
+                                           {NULL, NULL, 0}};
+
+/* ---------------------------------------------------------------- options tables */
+
+/* Argument error for a key of the table at `arg` that is not in the list. */
+static void check_keys(lua_State *L, int arg, const char *const keys[]) {
+  lua_pushnil(L);
+  while (lua_next(L, arg)) {
+    int i = 0;
+    lua_pop(L, 1);
+    while (keys[i] && !(lua_type(L, -1) == LUA_TSTRING && strcmp(keys[i], lua_tostring(L, -1)) == 0)) i++;
+    if (!keys[i]) luaL_argerror(L, arg, lua_pushfstring(L, "unknown option '%s'", luaL_tolstring(L, -1, NULL)));
+  }
+}
+
+/* ---------------------------------------------------------------- create_connection */
+
+/*
+** Happy Eyeballs (RFC 8305). The addresses, families interleaved, are tried one after the other, each beside those
+** before it that have not answered. The race lives in a userdata at op->slot; the sockets and the errors of those that
+** failed live in two tables above it.
+*/
+typedef struct Race {
+  int count, next, pending, failures;
+  int sockets, errors;  /* stack indices */
+  int group;            /* stack index of the group's socket, 0 if there is none */
+  int64_t when;         /* the next attempt begins */
+  struct {
+    const struct addrinfo *to;
+    lsock_Sock *s; /* NULL unless it is pending */
+  } try[1];
+} Race;
+
+/* The race's memory, wherever the Lua stack was moved meanwhile. */
+static Race *race_of(lua_State *L, const lsock_Op *op) {
+  return lua_touserdata(L, op->slot);
+}
+
+static int is_inet(const struct addrinfo *ai) {
+  return ai->ai_family == AF_INET || ai->ai_family == AF_INET6;
+}
+
+/* The next address after `ai` whose family is (or is not) `family`. */
+static const struct addrinfo *next_of(const struct addrinfo *ai, int family, int same) {
+  while (ai && !(is_inet(ai) && (ai->ai_family == family) == same)) ai = ai->ai_next;
+  return ai;
+}
+
+static Race *new_race(lua_State *L, lsock_Op *op) {
+  const struct addrinfo *list = lsock_job_list(op->job), *ai, *turn[2];
+  int n = 0, t = 0;
+  Race *r;
+  for (ai = list; ai; ai = ai->ai_next) n += is_inet(ai);
+  r = lua_newuserdatauv(L, sizeof *r + (size_t)n * sizeof r->try[0], 0);
+  memset(r, 0, sizeof *r);
+  op->slot = lua_gettop(L);
+  lua_newtable(L);
+  r->sockets = lua_gettop(L);
+  lua_newtable(L);
+  r->errors = lua_gettop(L);
+  if (n == 0) return r;
+  while (!is_inet(list)) list = list->ai_next;
+  turn[0] = list;
+  turn[1] = next_of(list, list->ai_family, 0);
+  while (r->count < n) {
+    if (turn[t]) {
+      r->try[r->count].to = turn[t];
+      r->try[r->count++].s = NULL;
+      turn[t] = next_of(turn[t]->ai_next, list->ai_family, t == 0);
+    }
+    t = !t;
+  }
+  return r;
+}
+
+static void target(const Race *r, int i, lsock_Addr *a) {
+  a->len = r->try[i].to->ai_addrlen;
+  memcpy(&a->u, r->try[i].to->ai_addr, a->len);
+}
+
+/* Notes why attempt i failed, and closes its socket. */
+static void lost(lua_State *L, lsock_Op *op, Race *r, int i, int err) {
+  lsock_Fail f = {0};
+  lsock_Addr a;
+  target(r, i, &a);
+  lsock_pushaddr(L, 0, &a);
+  f.err = op->err = err;
+  f.op = "connect";
+  f.address = lua_gettop(L);
+  lsock_pusherror(L, &f);
+  lua_rawseti(L, r->errors, ++r->failures);
+  lua_pop(L, 1);
+  lua_rawgeti(L, r->sockets, i + 1);
+  if (lua_isuserdata(L, -1)) lsock_closesock(L, -1, lua_touserdata(L, -1));
+  lua_pop(L, 1);
+  if (r->try[i].s) r->pending--;
+  r->try[i].s = NULL;
+}
+
+/* source_address is at index 4, or nil: 0, or an errno. */
+static int bind_source(lua_State *L, lsock_fd fd, int family) {
+  lsock_Addr a;
+  if (lua_isnil(L, 4)) return 0;
+  lua_rawgeti(L, 4, 1);
+  if (family == AF_INET6 && lua_type(L, -1) == LUA_TSTRING && *lua_tostring(L, -1) &&
+      !strchr(lua_tostring(L, -1), ':')) {
+    lua_pop(L, 1);
+    return EADDRNOTAVAIL; /* an IPv4 source cannot reach an IPv6 address */
+  }
+  lua_pop(L, 1);
+  if (lsock_getaddr(L, 4, family, 0, &a)) return EADDRNOTAVAIL;
+  return bind(fd, &a.u.sa, a.len) < 0 ? errno : 0;
+}
+
+/* A socket for attempt i, on top of the stack; 0, or an errno. */
+static int new_attempt(lua_State *L, lsock_Op *op, const Race *r, int i) {
+  const struct addrinfo *ai = r->try[i].to;
+  lsock_Sock *s = lsock_newsock(L, op->core);
+  lsock_fd fd = lsock_plat_socket(ai->ai_family, SOCK_STREAM, 0);
+  if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_socket(ai->ai_family, SOCK_STREAM, 0);
+  if (fd == LSOCK_NOFD) return errno;
+  s->timeout = op->timeout;
+  s->internal = 1; /* until it has won */
+  lsock_open(s, fd, ai->ai_family, SOCK_STREAM, 0);
+  return bind_source(L, fd, ai->ai_family);
+}
+
+/* The winner is on top: the result, once the others are closed. */
+static int won(lua_State *L, const lsock_Op *op, Race *r) {
+  lsock_Sock *s = lua_touserdata(L, -1);
+  int i;
+  for (i = 0; i < r->next; i++)
+    if (r->try[i].s) {
+      lua_rawgeti(L, r->sockets, i + 1);
+      lsock_closesock(L, -1, r->try[i].s);
+      lua_pop(L, 1);
+      r->try[i].s = NULL;
+    }
+  s->internal = 0;
+  lsock_settimeout(s, op->timeout);
+  return 1;
+}
+
+/* Begins attempt i: 1 when it is connected at once, its socket on top. */
+static int begin(lua_State *L, lsock_Op *op, Race *r, int i) {
+  lsock_Addr a;
+  lsock_Sock *s;
+  int err = new_attempt(L, op, r, i);
+  s = lua_touserdata(L, -1);
+  lua_pushvalue(L, -1);
+  lua_rawseti(L, r->sockets, i + 1);
+  target(r, i, &a);
+  if (!err) {
+    lsock_mode(s, 1);
+    if (connect(s->fd, &a.u.sa, a.len) == 0) return 1;
+    err = errno;
+  }
+  lua_pop(L, 1);
+  if (err != EINPROGRESS && err != EINTR) {
+    lost(L, op, r, i, err);
+    return 0;
+  }
+  r->try[i].s = s;
+  r->pending++;
+  r->when = lsock_plat_now() + ATTEMPT_DELAY;
+  if (r->group) {
+    const lsock_Sock *g = lua_touserdata(L, r->group);
+    if (lsock_plat_group_add(g->fd, s->fd) < 0) r->group = 0; /* then look again now and then */
+  }
+  return 0;
+}
+
+/* Looks at the attempts under way: 1 when one is connected, its socket on top. */
+static int look(lua_State *L, lsock_Op *op, Race *r) {
+  int i;
+  for (i = 0; i < r->next; i++) {
+    lsock_Sock *s = r->try[i].s;
+    int err;
+    if (!s || lsock_plat_poll(s->fd, POLLOUT, 0) <= 0) continue;
+    err = socket_error(s->fd);
+    if (err)
+      lost(L, op, r, i, err);
+    else {
+      r->try[i].s = NULL;
+      lua_rawgeti(L, r->sockets, i + 1);
+      return 1;
+    }
+  }
+  return 0;
+}
+
+/* Closes what is still under way, and puts the errors into the error object. */
+static int race_over(lua_State *L, lsock_Op *op) {
+  Race *r;
+  int i;
+  if (op->state == START) return -1;
+  r = race_of(L, op);
+  for (i = 0; i < r->next; i++)
+    if (r->try[i].s) lost(L, op, r, i, op->cls == LSOCK_TIMEOUT ? ETIMEDOUT : ECANCELED);
+  if (op->cls == LSOCK_TIMEOUT) op->err = ETIMEDOUT;
+  lua_createtable(L, 0, 1);
+  lua_pushvalue(L, r->errors);
+  lua_setfield(L, -2, "errors");
+  op->extra = lua_gettop(L);
+  return -1;
+}
+
+static void open_group(lua_State *L, lsock_Op *op, Race *r) {
+  lsock_Sock *g = lsock_newsock(L, op->core);
+  lsock_fd fd = lsock_plat_group();
+  if (fd == LSOCK_NOFD) {
+    lua_pop(L, 1);
+    return;
+  }
+  g->timeout = -1;
+  g->internal = 1;
+  g->shared = 1;
+  lsock_open(g, fd, AF_UNSPEC, 0, 0);
+  r->group = lua_gettop(L);
+}
+
+/* The one address there is, tried as connect does it. */
+static int step_single(lua_State *L, lsock_Op *op) {
+  int r = step_connect(L, op);
+  if (r > 0) op->s->internal = 0;
+  return r;
+}
+
+static int single_over(lua_State *L, lsock_Op *op) {
+  Race *r = race_of(L, op);
+  r->pending = 0;
+  r->try[0].s = NULL;
+  lost(L, op, r, 0, op->err);
+  lua_createtable(L, 0, 1);
+  lua_pushvalue(L, r->errors);
+  lua_setfield(L, -2, "errors");
+  op->extra = lua_gettop(L);
+  return -1;
+}
+
+static int single(lua_State *L, lsock_Op *op, Race *r) {
+  int err = new_attempt(L, op, r, 0);
+  lua_pushvalue(L, -1);
+  lua_rawseti(L, r->sockets, 1);
+  op->partial = single_over;
+  op->err = err;
+  if (err) return LSOCK_FAIL;
+  target(r, 0, &op->addr);
+  op->job = NULL; /* its handle stays on the stack, and with it the list */
+  op->state = START;
+  op->step = step_single;
+  lsock_op_socket(L, op, lua_gettop(L));
+  return step_single(L, op);
+}
+
+static int step_race(lua_State *L, lsock_Op *op) {
+  Race *r;
+  luaL_checkstack(L, 20, "create_connection");
+  if (op->state == START) {
+    int n = lsock_step_job(L, op);
+    if (n < 0) return n;
+    r = new_race(L, op);
+    if (r->count == 0) {
+      op->cls = LSOCK_GAIERROR;
+      op->err = EAI_NONAME;
+      return LSOCK_FAIL;
+    }
+    if (r->count == 1) return single(L, op, r);
+    op->state = PENDING;
+    open_group(L, op, r);
+  }
+  r = race_of(L, op);
+  if (look(L, op, r)) return won(L, op, r);
+  while (r->next < r->count && (r->pending == 0 || lsock_plat_now() >= r->when))
+    if (begin(L, op, r, r->next++)) return won(L, op, r);
+  if (r->pending == 0) return LSOCK_FAIL;
+  if (op->timeout == 0) {
+    op->err = EINPROGRESS;
+    return LSOCK_FAIL;
+  }
+  if (!r->group) {
+    op->w = NULL;
+    return lsock_pause(L, op, RETRY_DELAY);
+  }
+  op->w = lua_touserdata(L, r->group);
+  op->wslot = r->group;
+  if (r->next < r->count) op->until = r->when;
+  return LSOCK_READ;
+}
+
+/*
+** socket.create_connection({host, port} [, timeout [, {source_address = {host, port}}]]) -> connected TCP socket
+** Tries every address of the name (RFC 8305). The timeout, by default the default timeout, bounds all of it and stays
+** with the socket. On failure e.errors lists one error for each address tried.
+*/
+static int mod_create_connection(lua_State *L) {
+  static const char *const keys[] = {"source_address", NULL};
+  struct addrinfo hints = {0};
+  lsock_Op op;
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 3);
+  if (lua_isnil(L, 3))
+    lua_pushnil(L);
+  else {
+    luaL_checktype(L, 3, LUA_TTABLE);
+    check_keys(L, 3, keys);
+    if (lua_getfield(L, 3, "source_address") != LUA_TNIL && !lua_istable(L, 4))
+      luaL_argerror(L, 3, "source_address must be a table");
+  }
+  lsock_op_free(L, &op, "create_connection", step_race);
+  if (!lua_isnil(L, 2)) op.timeout = lsock_checktimeout(L, 2);
+  op.address = 1;
+  op.partial = race_over;
+  hints.ai_socktype = SOCK_STREAM;
+  lsock_getint(L, 1, 2, "port", 0, 65535, 0);
+  lsock_getstr(L, 1, 1, "host", NI_MAXHOST - 1, 1, 0, NULL);
+  lsock_getitem(L, 1, 1, "host");
+  lsock_getitem(L, 1, 2, "port");
+  lsock_lookup_all(L, &op, 5, 6, &hints);
+  return lsock_run(L, &op);
+}
+
+/* ---------------------------------------------------------------- create_server */
+
+static int set_int(lsock_fd fd, int level, int name, int value) {
+  return setsockopt(fd, level, name, &value, sizeof value);
+}
+
+static int has_dualstack(void) {
+  lsock_fd fd = lsock_plat_socket(AF_INET6, SOCK_STREAM, 0);
+  int ok = fd != LSOCK_NOFD && set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0) == 0;
+  if (fd != LSOCK_NOFD) lsock_plat_close(fd);
+  return ok;
+}
+
+/* socket.has_dualstack_ipv6() -> can one socket listen for both IPv4 and IPv6? */
+static int mod_has_dualstack_ipv6(lua_State *L) {
+  lua_pushboolean(L, has_dualstack());
+  return 1;
+}
+
+/* Options of a listening socket: 0, or an errno. */
+static int set_server_options(lsock_fd fd, int family, int reuse_port, int dualstack) {
+  if (family == AF_INET || family == AF_INET6) (void)set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+#if defined(SO_REUSEPORT)
+  if (reuse_port && set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1) < 0) return errno;
+#else
+  if (reuse_port) return ENOPROTOOPT;
+#endif
+  if (family == AF_INET6 && set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, !dualstack) < 0) return errno;
+  return 0;
+}
+
+static int step_server(lua_State *L, lsock_Op *op) {
+  int r = step_bind(L, op);
+  if (r < 0) return r;
+  if (listen(op->s->fd, op->state) < 0) {
+    op->err = errno;
+    return LSOCK_FAIL;
+  }
+  op->s->internal = 0;
+  return 1;
+}
+
+static int server_over(lua_State *L, lsock_Op *op) {
+  lsock_closesock(L, op->self, op->s);
+  return -1;
+}
+
+/*
+** socket.create_server(address [, {family = AF_INET, backlog =, reuse_port = false, dualstack_ipv6 = false}])
+** -> listening socket (SOCK_STREAM). With family = AF_INET6 and dualstack_ipv6 it accepts IPv4 too.
+*/
+static int mod_create_server(lua_State *L) {
+  static const char *const keys[] = {"family", "backlog", "reuse_port", "dualstack_ipv6", NULL};
+  lsock_Op op;
+  lsock_Sock *s;
+  const char *host;
+  int family, backlog, reuse_port, dualstack, err;
+  luaL_checkany(L, 1);
+  lua_settop(L, 2);
+  if (lua_isnil(L, 2)) {
+    lua_newtable(L);
+    lua_replace(L, 2);
+  }
+  luaL_checktype(L, 2, LUA_TTABLE);
+  check_keys(L, 2, keys);
+  lua_getfield(L, 2, "family");
+  family = lua_isnil(L, -1) ? AF_INET : (int)luaL_checkinteger(L, -1);
+  lua_getfield(L, 2, "backlog");
+  backlog = check_backlog(L, -1);
+  lua_getfield(L, 2, "reuse_port");
+  reuse_port = lua_toboolean(L, -1);
+  lua_getfield(L, 2, "dualstack_ipv6");
+  dualstack = lua_toboolean(L, -1);
+  lua_settop(L, 1);
+  luaL_argcheck(L, !dualstack || family == AF_INET6, 2, "dualstack_ipv6 requires family AF_INET6");
+  lsock_op_free(L, &op, "create_server", step_server);
+  op.address = 1;
+  op.partial = server_over;
+  op.state = backlog;
+  host = lsock_getaddr(L, 1, family, 0, &op.addr);
+  s = lsock_newsock(L, op.core);
+  s->internal = 1;
+  lsock_open(s, lsock_plat_socket(family, SOCK_STREAM, 0), family, SOCK_STREAM, 0);
+  if (s->fd == LSOCK_NOFD && lsock_reclaim(L)) lsock_open(s, lsock_plat_socket(family, SOCK_STREAM, 0), family, SOCK_STREAM, 0);
+  err = s->fd == LSOCK_NOFD ? errno : set_server_options(s->fd, family, reuse_port, dualstack);
+  if (err) {
+    lsock_closesock(L, 2, s);
+    return lsock_failno(L, err, "create_server");
+  }
+  op.timeout = s->timeout;
+  op.s = op.w = s;
+  op.self = op.wslot = 2;
+  op.fd = s->fd;
+  op.dir = LSOCK_MODAL;
+  if (host) lsock_lookup(L, &op, host);
+  return lsock_run(L, &op);
+}
+
+static const lsock_Reg connect_functions[] = {{"create_connection", mod_create_connection, 1},
+                                              {"create_server", mod_create_server, 1},
+                                              {"has_dualstack_ipv6", mod_has_dualstack_ipv6, 0},
+                                              {NULL, NULL, 0}};
+
+void lsock_open_connect(lua_State *L, int core) {
+  lsock_register(L, core, connect_functions);
+}

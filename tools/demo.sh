@@ -1,0 +1,252 @@
+#!/bin/sh
+# The library at work: our servers and clients with each other, with curl and
+# with a real web server. Every answer is compared with what it must be.
+# Run by `make demo`; by hand, after `make`: sh tools/demo.sh
+# All traffic stays on this machine, and whatever is started is stopped.
+
+set -u
+cd "$(dirname "$0")/.." || exit 1
+
+LUA=${LUA:-lua5.4}
+LUA_PATH="./?.lua;;" LUA_CPATH="./?.so;;"
+export LUA_PATH LUA_CPATH
+unset LUA_PATH_5_4 LUA_CPATH_5_4 LUA_INIT LUA_INIT_5_4
+
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then
+  bold=$(printf '\033[1m') dim=$(printf '\033[2m') red=$(printf '\033[31m')
+  green=$(printf '\033[32m') yellow=$(printf '\033[33m') off=$(printf '\033[0m')
+else
+  bold='' dim='' red='' green='' yellow='' off=''
+fi
+
+tmp=$(mktemp -d) || exit 1
+pids='' passed=0 failed=0 skipped=0
+
+stop() {
+  for pid in $pids; do kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null; done
+  pids=''
+}
+trap 'stop; rm -rf "$tmp"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+now() { "$LUA" -e 'print(math.floor(require("socket").monotonic() * 1000))'; }
+title() { printf '\n%s%s%s\n' "$bold" "$1" "$off"; }
+ok() { passed=$((passed + 1)); printf '   %sok%s       %s\n' "$green" "$off" "$1"; }
+bad() { failed=$((failed + 1)); printf '   %sFAILED%s   %s\n' "$red" "$off" "$1"; }
+skip() { skipped=$((skipped + 1)); printf '   %sskipped%s  %s\n' "$yellow" "$off" "$1"; }
+# say who: prints standard input, each line with the speaker's name before it
+say() { sed "s/^/   $dim$(printf '%-8s' "$1")$off /"; }
+# expect "what" "text" file: the file must contain the text
+expect() {
+  if grep -qF -- "$2" "$3"; then ok "$1"; else
+    bad "$1: expected \"$2\" and got:"; say '' <"$3"
+  fi
+}
+
+# A server that nobody comes to gives up, so that nothing here waits for ever.
+bounded='require("socket").setdefaulttimeout(10)'
+
+# serve script arguments...: starts an example and waits for its address,
+# left in $address, and the port in $port
+serve() {
+  script=$1
+  shift
+  : >"$tmp/server"
+  "$LUA" -e "$bounded" "examples/$script.lua" "$@" >"$tmp/server" 2>&1 &
+  server=$!
+  pids="$pids $server"
+  tries=0
+  while ! grep -q '^listening on ' "$tmp/server"; do
+    tries=$((tries + 1))
+    if [ "$tries" -gt 100 ] || ! kill -0 "$server" 2>/dev/null; then
+      bad "$script did not start:"
+      say '' <"$tmp/server"
+      return 1
+    fi
+    sleep 0.05
+  done
+  address=$(sed -n 's/^listening on //p' "$tmp/server")
+  port=${address##*:}
+}
+# client script arguments...: runs an example, its output in $tmp/client
+client() {
+  script=$1
+  shift
+  "$LUA" "examples/$script.lua" "$@" >"$tmp/client" 2>&1
+}
+# finish: waits for the server, which stops by itself, and shows both sides
+finish() {
+  wait "$server"
+  status=$?
+  pids=${pids% "$server"}
+  say server <"$tmp/server"
+  say client <"$tmp/client"
+  [ "$status" -eq 0 ] || bad "the server ended with status $status"
+}
+
+if ! "$LUA" -e 'assert(require("socket").SocketType)' 2>"$tmp/err"; then
+  cat "$tmp/err" >&2
+  echo "The library is not built yet, or $LUA is missing: run make first." >&2
+  exit 1
+fi
+printf '%ssocket for Lua%s: a demonstration (%s, %s)\n' "$bold" "$off" \
+  "$("$LUA" -e 'io.write(_VERSION, ", ", require("socket")._VERSION)')" "$(uname -s)"
+begin=$(now)
+
+title '1. Echo over TCP, IPv4'
+message='Hello over IPv4'
+if serve echo_server 127.0.0.1 0 1; then
+  client echo_client 127.0.0.1 "$port" "$message"
+  finish
+  expect 'every byte came back' "received \"$message\"" "$tmp/client"
+fi
+
+title '2. Echo over TCP, IPv6'
+if "$LUA" -e 'local s = require "socket"; s.socket(s.AF_INET6):bind{"::1", 0}:close()' 2>/dev/null; then
+  message='Hello over IPv6'
+  if serve echo_server_any ::1 0 1; then
+    client echo_client_any ::1 "$port" "$message"
+    finish
+    expect 'every byte came back' "received \"$message\"" "$tmp/client"
+  fi
+else
+  skip 'this machine has no IPv6'
+fi
+
+title '3. Echo over UDP'
+message='Hello over UDP'
+if serve udp_echo_server 127.0.0.1 0 1; then
+  client udp_echo_client 127.0.0.1 "$port" "$message"
+  finish
+  expect 'the datagram came back' "received \"$message\"" "$tmp/client"
+fi
+
+title '4. Echo over a Unix socket'
+message='Hello without a network'
+if serve unix_echo_server "$tmp/echo.sock" 1; then
+  client unix_echo_client "$tmp/echo.sock" "$message"
+  finish
+  expect 'every byte came back' "received \"$message\"" "$tmp/client"
+fi
+
+title '5. Under our own name'
+if serve thankyou_server 0 1; then
+  client thankyou_client "$port"
+  finish
+  expect 'a word of thanks' 'Thank you for connecting' "$tmp/client"
+fi
+
+title '6. Our HTTP server, asked by curl'
+if ! command -v curl >/dev/null; then
+  bad 'curl is not installed'
+elif serve http_server 127.0.0.1 0 . 2; then
+  curl -sS -i --noproxy '*' --max-time 10 "http://127.0.0.1:$port/LICENSE" 2>&1 | tr -d '\r' >"$tmp/client"
+  curl -sS -o "$tmp/page" --noproxy '*' --max-time 10 "http://127.0.0.1:$port/LICENSE"
+  wait "$server"
+  pids=${pids% "$server"}
+  say server <"$tmp/server"
+  sed -n '1,6p' "$tmp/client" | say curl
+  if cmp -s LICENSE "$tmp/page" && grep -q '^HTTP/1.1 200 OK' "$tmp/client"; then
+    ok "curl has the file, all $(wc -c <"$tmp/page" | tr -d ' ') bytes of it"
+  else
+    bad 'curl did not get the file'
+  fi
+fi
+
+title '7. Our HTTP client, asking a real web server'
+mkdir "$tmp/www"
+awk 'BEGIN { for (i = 1; i <= 20000; i++) print "line " i " of a page" }' >"$tmp/www/page.txt"
+
+# A port that is free now. Somebody may take it before nginx does: start_nginx
+# is tried three times.
+free_port() {
+  "$LUA" -e 'print(require("socket").socket():bind{"127.0.0.1", 0}:getsockname().port)' 2>/dev/null
+}
+start_nginx() {
+  port=$(free_port)
+  cat >"$tmp/nginx.conf" <<CONF
+daemon off;
+master_process off;
+pid $tmp/nginx.pid;
+error_log $tmp/nginx.log;
+events {}
+http {
+  access_log off;
+  client_body_temp_path $tmp/body;
+  proxy_temp_path $tmp/proxy;
+  fastcgi_temp_path $tmp/fastcgi;
+  uwsgi_temp_path $tmp/uwsgi;
+  scgi_temp_path $tmp/scgi;
+  types { text/plain txt; }
+  server { listen 127.0.0.1:$port; root $tmp/www; }
+}
+CONF
+  "$nginx" -p "$tmp" -c "$tmp/nginx.conf" -e "$tmp/nginx.log" >/dev/null 2>&1 &
+  server=$!
+  pids="$pids $server"
+  tries=0
+  while [ "$tries" -lt 60 ] && kill -0 "$server" 2>/dev/null; do
+    answers && return 0
+    tries=$((tries + 1))
+    sleep 0.05
+  done
+  return 1
+}
+start_python() {
+  python3 -u -m http.server 0 --bind 127.0.0.1 --directory "$tmp/www" >"$tmp/server" 2>&1 &
+  server=$!
+  pids="$pids $server"
+  tries=0
+  while [ "$tries" -lt 100 ] && kill -0 "$server" 2>/dev/null; do
+    port=$(sed -n 's/^Serving HTTP on .* port \([0-9]*\).*/\1/p' "$tmp/server")
+    [ -n "$port" ] && return 0
+    tries=$((tries + 1))
+    sleep 0.05
+  done
+  return 1
+}
+answers() {
+  "$LUA" -e "require('socket').create_connection({'127.0.0.1', $port}, 1):close()" 2>/dev/null
+}
+
+web=''
+nginx=$(PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v nginx)
+if [ -n "$nginx" ]; then
+  for _ in 1 2 3; do
+    if start_nginx; then web=nginx; break; fi
+  done
+fi
+if [ -z "$web" ] && command -v python3 >/dev/null && start_python; then web="Python's http.server"; fi
+if [ -z "$web" ]; then
+  bad 'neither nginx nor python3 could be started'
+  [ -s "$tmp/nginx.log" ] && say nginx <"$tmp/nginx.log"
+else
+  echo "$web, port $port" | say server
+  client http_get "http://127.0.0.1:$port/page.txt" "$tmp/page"
+  say client <"$tmp/client"
+  if cmp -s "$tmp/www/page.txt" "$tmp/page"; then
+    ok "we have the page, all $(wc -c <"$tmp/page" | tr -d ' ') bytes of it"
+  else
+    bad 'the page is not the one the server has'
+  fi
+  client http_get "http://127.0.0.1:$port/no-such-page"
+  sed -n 2p "$tmp/client" | say client
+  expect 'and we hear of the page that is not there' ' 404 ' "$tmp/client"
+fi
+stop
+
+title '8. When things go wrong'
+client errors
+status=$?
+say lua <"$tmp/client"
+if [ "$status" -eq 0 ]; then ok 'every error was the one announced'; else bad 'errors.lua stopped early'; fi
+expect 'connection refused' 'Connection refused (ECONNREFUSED)' "$tmp/client"
+expect 'a timeout, on time' 'nothing to read for 0.2 s' "$tmp/client"
+
+end=$(now)
+printf '\n%s%d steps went well, %d failed' "$bold" "$passed" "$failed"
+[ "$skipped" -eq 0 ] || printf ', %d skipped' "$skipped"
+"$LUA" -e 'io.write((", in %.1f seconds."):format((arg[2] - arg[1]) / 1000))' "$begin" "$end"
+printf '%s\n' "$off"
+[ "$failed" -eq 0 ]
