@@ -442,6 +442,42 @@ static void open_sockets(lua_State *L, int core) {
   lsock_register(L, core, functions);
 }
 
+/*
+** The module's __index: constants come into its table when first asked for, since a program uses a dozen of a thousand,
+** and filling them all in would take longer than everything else at start-up.
+*/
+static int module_index(lua_State *L) {
+  if (lua_type(L, 2) != LUA_TSTRING) return 0;
+  if (strcmp(lua_tostring(L, 2), "errno") == 0)
+    lsock_open_errno(L);
+  else if (!lsock_pushconst(L, 2))
+    return 0;
+  lua_pushvalue(L, 2);
+  lua_pushvalue(L, -2);
+  lua_rawset(L, 1);
+  return 1;
+}
+
+static int module_next(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 2);
+  if (lua_next(L, 1)) return 2;
+  lua_pushnil(L);
+  return 1;
+}
+
+/* __pairs: all of them, then */
+static int module_pairs(lua_State *L) {
+  lua_settop(L, 1);
+  lsock_open_const(L);
+  lua_getfield(L, 1, "errno");
+  lua_pushcfunction(L, module_next);
+  lua_pushvalue(L, 1);
+  return 2;
+}
+
+static const lsock_Reg module_meta[] = {{"__index", module_index, 0}, {"__pairs", module_pairs, 0}, {NULL, NULL, 0}};
+
 /* Where the registry keeps the module: opening it twice in one state gives the same one. */
 static const char registry_key = 'm';
 
@@ -455,8 +491,7 @@ int luaopen_socket(lua_State *L) {
   c->secret = lsock_plat_secret();
   c->default_timeout = -1;
   core = lua_gettop(L);
-  lua_createtable(L, 0, 1200);
-  lsock_open_const(L);
+  lua_createtable(L, 0, 128);
   lsock_open_err(L, core);
   lsock_open_wait(L, core);
   lsock_open_addr(L, core);
@@ -464,12 +499,13 @@ int luaopen_socket(lua_State *L) {
   lsock_open_resolve(L, core);
   open_sockets(L, core);
   lsock_open_connect(L, core);
-  lsock_open_errno(L);
-  lua_setfield(L, -2, "errno");
   lua_pushboolean(L, 1);
   lua_setfield(L, -2, "has_ipv6");
   lua_pushliteral(L, LSOCKET_VERSION);
   lua_setfield(L, -2, "_VERSION");
+  lua_createtable(L, 0, 3);
+  lsock_register(L, core, module_meta);
+  lua_setmetatable(L, -2);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &registry_key);
   return 1;

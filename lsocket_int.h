@@ -298,7 +298,8 @@ void lsock_open_resolve(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- constants (lsocket_const.c) */
 
-void lsock_open_const(lua_State *L); /* into the table on top */
+void lsock_open_const(lua_State *L);         /* all of them into the table on top */
+int lsock_pushconst(lua_State *L, int arg); /* the one named by the string at `arg`; 0, nothing pushed: none */
 void lsock_open_errno(lua_State *L); /* pushes socket.errno */
 const char *lsock_errno_name(int err); /* NULL if unknown, as the rest */
 const char *lsock_eai_name(int code);
