@@ -58,11 +58,10 @@ const char *lsock_getstr(lua_State *L, int arg, int i, const char *name, size_t 
   return s;
 }
 
-unsigned lsock_getif(lua_State *L, int arg, int i, const char *name) {
+int lsock_getif(lua_State *L, int arg, int i, const char *name, unsigned *index) {
   const char *s = lsock_getstr(L, arg, i, name, IF_NAMESIZE - 1, 1, 0, NULL);
-  unsigned index = *s ? if_nametoindex(s) : 0;
-  if (*s && index == 0) luaL_argerror(L, arg, lua_pushfstring(L, "%s: no interface '%s'", name, s));
-  return index;
+  *index = *s ? if_nametoindex(s) : 0;
+  return *index != 0 || *s == '\0';
 }
 
 void lsock_pushif(lua_State *L, unsigned index) {
@@ -419,6 +418,7 @@ static int mod_packaddr(lua_State *L) {
   int family = (int)luaL_checkinteger(L, 1);
   const char *host = lsock_getaddr(L, 2, family, (int)luaL_optinteger(L, 3, 0), &a);
   if (host) return luaL_argerror(L, 2, lua_pushfstring(L, "host must be numeric here, got '%s'", host));
+  luaL_argcheck(L, a.len > 0, 2, "no such interface");
   lua_pushlstring(L, (const char *)&a.u, a.len);
   return 1;
 }

@@ -37,10 +37,8 @@ static int finish_connect(lua_State *L, lsock_Op *op) {
 static int step_connect(lua_State *L, lsock_Op *op) {
   lsock_Sock *s = op->s;
   int err;
-  if (op->job) {
-    int r = lsock_step_lookup(L, op);
-    if (r < 0) return r;
-  }
+  int r = lsock_step_address(L, op);
+  if (r < 0) return r;
   if (op->state == PENDING) return finish_connect(L, op);
   if (op->nowait) lsock_mode(s, 1);
   if (connect(s->fd, &op->addr.u.sa, op->addr.len) == 0) {
@@ -102,10 +100,8 @@ static int sock_connect_ex(lua_State *L) {
 /* ---------------------------------------------------------------- bind, listen */
 
 static int step_bind(lua_State *L, lsock_Op *op) {
-  if (op->job) {
-    int r = lsock_step_lookup(L, op);
-    if (r < 0) return r;
-  }
+  int r = lsock_step_address(L, op);
+  if (r < 0) return r;
   if (bind(op->s->fd, &op->addr.u.sa, op->addr.len) < 0) {
     op->err = errno;
     return LSOCK_FAIL;

@@ -146,7 +146,8 @@ typedef struct lsock_Addr {
 
 /*
 ** Reads the address at `arg` for a socket of that family and protocol. Returns NULL when it is complete, else the name
-** to be looked up (a string that the argument holds); then everything but the host is filled in. Argument errors raise.
+** to be looked up (a string that the argument holds); then everything but the host is filled in. Argument errors raise;
+** an address on an interface that is not there has length 0.
 */
 const char *lsock_getaddr(lua_State *L, int arg, int family, int proto, lsock_Addr *a);
 
@@ -186,8 +187,8 @@ lua_Integer lsock_getint(lua_State *L, int arg, int i, const char *name, lua_Int
 /* The same for a string of at most `max` bytes, without zeros if `text`; NULL if absent and `opt`. The table holds it. */
 const char *lsock_getstr(lua_State *L, int arg, int i, const char *name, size_t max, int text, int opt, size_t *len);
 
-/* An interface name's index (0 for ""); argument error if there is none. And back, "" for 0 or none. */
-unsigned lsock_getif(lua_State *L, int arg, int i, const char *name);
+/* An interface name's index (0 for ""); returns 0 if there is none. And back, "" for 0 or none. */
+int lsock_getif(lua_State *L, int arg, int i, const char *name, unsigned *index);
 void lsock_pushif(lua_State *L, unsigned index);
 
 void lsock_open_addr(lua_State *L, int core);
@@ -281,8 +282,8 @@ void lsock_open_wait(lua_State *L, int core);
 /* Prepares the lookup of the host of op->addr: pushes its handle, sets op->job. */
 void lsock_lookup(lua_State *L, lsock_Op *op, const char *host);
 
-/* Does it: 0 when op->addr is complete, else as a step. Call it at the start of a step while op->job is set. */
-int lsock_step_lookup(lua_State *L, lsock_Op *op);
+/* First part of a step that uses op->addr: finishes the lookup if there is one. 0 when it is complete, else as a step. */
+int lsock_step_address(lua_State *L, lsock_Op *op);
 
 /* Prepares getaddrinfo(3) for the host and service at stack indices; pushes the handle. */
 void lsock_lookup_all(lua_State *L, lsock_Op *op, int host, int serv, const struct addrinfo *hints);

@@ -192,10 +192,8 @@ static int sock_sendall(lua_State *L) {
 
 static int step_sendto(lua_State *L, lsock_Op *op) {
   ssize_t n;
-  if (op->job) {
-    int r = lsock_step_lookup(L, op);
-    if (r < 0) return r;
-  }
+  int r = lsock_step_address(L, op);
+  if (r < 0) return r;
   n = sendto(op->s->fd, op->data, op->len, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op), &op->addr.u.sa,
              op->addr.len);
   if (n < 0) return lsock_again(op, LSOCK_WRITE);

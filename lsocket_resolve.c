@@ -330,12 +330,16 @@ void lsock_lookup(lua_State *L, lsock_Op *op, const char *host) {
   j->hints.ai_socktype = SOCK_STREAM; /* any: only to get each address once */
 }
 
-int lsock_step_lookup(lua_State *L, lsock_Op *op) {
-  int r = lsock_step_job(L, op);
-  if (r < 0) return r;
-  lsock_sethost(&op->addr, op->job->list->ai_addr);
-  finish_job(L, op);
-  return 0;
+int lsock_step_address(lua_State *L, lsock_Op *op) {
+  if (op->job) {
+    int r = lsock_step_job(L, op);
+    if (r < 0) return r;
+    lsock_sethost(&op->addr, op->job->list->ai_addr);
+    finish_job(L, op);
+  }
+  if (op->addr.len > 0) return 0;
+  op->err = ENODEV;
+  return LSOCK_FAIL;
 }
 
 const struct addrinfo *lsock_job_list(const lsock_Job *job) {
@@ -483,7 +487,7 @@ static int mod_getaddrinfo(lua_State *L) {
 
 static int step_hostbyname(lua_State *L, lsock_Op *op) {
   char text[INET_ADDRSTRLEN];
-  int r = lsock_step_lookup(L, op);
+  int r = lsock_step_address(L, op);
   if (r < 0) return r;
   lua_pushstring(L, inet_ntop(AF_INET, &op->addr.u.in.sin_addr, text, sizeof text));
   return 1;
