@@ -416,8 +416,8 @@ static const lsock_Reg sock_methods[] = {
 static const lsock_Reg sock_meta[] = {
     {"__close", sock_scope, 0}, {"__gc", sock_gc, 0}, {"__tostring", sock_tostring, 0}, {NULL, NULL, 0}};
 
-static const lsock_Reg functions[] = {{"close", mod_close, 1},   {"dup", mod_dup, 1},
-                                      {"fromfd", mod_fromfd, 1}, {"socket", mod_socket, 1},
+static const lsock_Reg functions[] = {{"close", mod_close, 1},           {"dup", mod_dup, 1},
+                                      {"fromfd", mod_fromfd, 1},         {"socket", mod_socket, 1},
                                       {"socketpair", mod_socketpair, 1}, {NULL, NULL, 0}};
 
 /* SocketType, the method table, and the metatable of sockets; the module's table is on top. */

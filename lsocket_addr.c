@@ -35,7 +35,8 @@ lua_Integer lsock_getint(lua_State *L, int arg, int i, const char *name, lua_Int
   v = lua_tointegerx(L, -1, &ok);
   if (!ok) bad_item(L, arg, name, "an integer");
   if (v < lo || v > hi)
-    luaL_argerror(L, arg, lua_pushfstring(L, "%s must be %I-%I, got %I", name, (LUAI_UACINT)lo, (LUAI_UACINT)hi, (LUAI_UACINT)v));
+    luaL_argerror(
+        L, arg, lua_pushfstring(L, "%s must be %I-%I, got %I", name, (LUAI_UACINT)lo, (LUAI_UACINT)hi, (LUAI_UACINT)v));
   lua_pop(L, 1);
   return v;
 }

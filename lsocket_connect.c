@@ -171,9 +171,9 @@ static void check_keys(lua_State *L, int arg, const char *const keys[]) {
 */
 typedef struct Race {
   int count, next, pending, failures;
-  int sockets, errors;  /* stack indices */
-  int group;            /* stack index of the group's socket, 0 if there is none */
-  int64_t when;         /* the next attempt begins */
+  int sockets, errors; /* stack indices */
+  int group;           /* stack index of the group's socket, 0 if there is none */
+  int64_t when;        /* the next attempt begins */
   struct {
     const struct addrinfo *to;
     lsock_Sock *s; /* NULL unless it is pending */
@@ -552,7 +552,8 @@ static int mod_create_server(lua_State *L) {
   s = lsock_newsock(L, op.core);
   s->internal = 1;
   lsock_open(s, lsock_plat_socket(family, SOCK_STREAM, 0), family, SOCK_STREAM, 0);
-  if (s->fd == LSOCK_NOFD && lsock_reclaim(L)) lsock_open(s, lsock_plat_socket(family, SOCK_STREAM, 0), family, SOCK_STREAM, 0);
+  if (s->fd == LSOCK_NOFD && lsock_reclaim(L))
+    lsock_open(s, lsock_plat_socket(family, SOCK_STREAM, 0), family, SOCK_STREAM, 0);
   err = s->fd == LSOCK_NOFD ? errno : set_server_options(s->fd, family, reuse_port, dualstack);
   if (err) {
     lsock_closesock(L, 2, s);

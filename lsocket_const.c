@@ -178,11 +178,11 @@ void lsock_open_const(lua_State *L) {
 int lsock_pushconst(lua_State *L, int arg) {
   size_t size;
   const char *key = lua_tolstring(L, arg, &size);
-#define GROUP(id) \
+#define GROUP(id)                                                                                                      \
   if (push_integer(L, key, size, names_##id, values_##id, COUNT(id))) return 1;
 #define LOOKUP(id)
 #define K(name, value)
-#define S(name, value) \
+#define S(name, value)                                                                                                 \
   if (strcmp(key, name) == 0) return lua_pushstring(L, value), 1;
 #define END(id)
 #include "lsocket_const.inc"

@@ -32,8 +32,8 @@ typedef struct lsock_Core {
   int64_t default_timeout; /* ns, < 0: none */
   char *scratch;           /* receive buffer; its userdata is user value LSOCK_UV_SCRATCH */
   size_t scratch_size;
-  lsock_Pool *pool;        /* threads that look names up; NULL until one is needed */
-  int hook;                /* a wait hook is set */
+  lsock_Pool *pool; /* threads that look names up; NULL until one is needed */
+  int hook;         /* a wait hook is set */
 } lsock_Core;
 
 /* The core is upvalue 1 of every function of the library; upvalue 2 is true in the try_ form of a function. */
@@ -42,18 +42,18 @@ typedef struct lsock_Core {
 #define lsock_core(L) ((lsock_Core *)lua_touserdata((L), LSOCK_UP_CORE))
 
 enum { /* user values of the core */
-  LSOCK_UV_SCRATCH = 1,
-  LSOCK_UV_HOOK,
-  LSOCK_UV_WAKE,
-  LSOCK_UV_SOCKET,  /* metatable of sockets */
-  LSOCK_UV_ERROR,   /* metatable of errors */
-  LSOCK_UV_CLASSES, /* array of error classes */
-  LSOCK_UV_OP,      /* metatable of operations kept across a yield */
-  LSOCK_UV_LOOKUP,  /* metatable of name lookups */
-  LSOCK_UV_ADDR,    /* form of address -> its metatable */
-  LSOCK_UV_INFO,    /* metatable of getaddrinfo's entries */
-  LSOCK_UV_EAGAIN,  /* operation -> its would-block error */
-  LSOCK_UV_COUNT = LSOCK_UV_EAGAIN
+       LSOCK_UV_SCRATCH = 1,
+       LSOCK_UV_HOOK,
+       LSOCK_UV_WAKE,
+       LSOCK_UV_SOCKET,  /* metatable of sockets */
+       LSOCK_UV_ERROR,   /* metatable of errors */
+       LSOCK_UV_CLASSES, /* array of error classes */
+       LSOCK_UV_OP,      /* metatable of operations kept across a yield */
+       LSOCK_UV_LOOKUP,  /* metatable of name lookups */
+       LSOCK_UV_ADDR,    /* form of address -> its metatable */
+       LSOCK_UV_INFO,    /* metatable of getaddrinfo's entries */
+       LSOCK_UV_EAGAIN,  /* operation -> its would-block error */
+       LSOCK_UV_COUNT = LSOCK_UV_EAGAIN
 };
 
 #define lsock_pushcore(L, uv) ((void)lua_getiuservalue((L), LSOCK_UP_CORE, (uv)))
@@ -109,12 +109,12 @@ int lsock_closesock(lua_State *L, int arg, lsock_Sock *s);
 enum { LSOCK_ERROR = 1, LSOCK_HERROR, LSOCK_GAIERROR, LSOCK_TIMEOUT }; /* classes */
 
 typedef struct lsock_Fail {
-  int cls;          /* 0: LSOCK_TIMEOUT for ETIMEDOUT, else LSOCK_ERROR */
-  int err;          /* errno, h_errno or EAI_ */
-  const char *op;   /* a string that lives as long as the library */
-  const char *msg;  /* likewise; NULL: the system's text for err */
-  int address;      /* stack index of the address concerned, or 0 */
-  int extra;        /* stack index of a table of further fields (sent, partial, errors), or 0 */
+  int cls;         /* 0: LSOCK_TIMEOUT for ETIMEDOUT, else LSOCK_ERROR */
+  int err;         /* errno, h_errno or EAI_ */
+  const char *op;  /* a string that lives as long as the library */
+  const char *msg; /* likewise; NULL: the system's text for err */
+  int address;     /* stack index of the address concerned, or 0 */
+  int extra;       /* stack index of a table of further fields (sent, partial, errors), or 0 */
 } lsock_Fail;
 
 /* Pushes the error object. */
@@ -209,20 +209,20 @@ typedef struct lsock_Job lsock_Job; /* a lookup, lsocket_resolve.c */
 
 struct lsock_Op {
   lsock_Core *core;
-  lsock_Sock *s;     /* the socket worked on; NULL in functions without one */
+  lsock_Sock *s; /* the socket worked on; NULL in functions without one */
   lsock_Step step;
-  const char *name;  /* for errors */
-  lsock_Sock *w;     /* the socket to wait for ... */
-  int wslot;         /* ... and its stack index; the step may change both */
-  int self;          /* stack index of s */
-  lsock_fd fd, wfd;  /* descriptors of s and w, to notice that they were closed meanwhile */
-  int dir;           /* LSOCK_RD or LSOCK_WR; LSOCK_MODAL where the call takes no MSG_DONTWAIT */
-  int flags;         /* MSG_ */
-  int64_t timeout;   /* ns; 0 never waits, < 0 for ever */
-  int64_t deadline;  /* of the operation; INT64_MAX: none */
-  int64_t end;       /* the step's own: a point in time */
-  const char *data;  /* bytes to send */
-  size_t len;        /* of data, or of the room to receive */
+  const char *name; /* for errors */
+  lsock_Sock *w;    /* the socket to wait for ... */
+  int wslot;        /* ... and its stack index; the step may change both */
+  int self;         /* stack index of s */
+  lsock_fd fd, wfd; /* descriptors of s and w, to notice that they were closed meanwhile */
+  int dir;          /* LSOCK_RD or LSOCK_WR; LSOCK_MODAL where the call takes no MSG_DONTWAIT */
+  int flags;        /* MSG_ */
+  int64_t timeout;  /* ns; 0 never waits, < 0 for ever */
+  int64_t deadline; /* of the operation; INT64_MAX: none */
+  int64_t end;      /* the step's own: a point in time */
+  const char *data; /* bytes to send */
+  size_t len;       /* of data, or of the room to receive */
   /* What begins as zero: */
   int64_t until;      /* set by the step: try again at this time even without readiness */
   const char *msg;    /* for errors; NULL: the system's text */
@@ -299,10 +299,10 @@ void lsock_open_resolve(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- constants (lsocket_const.c) */
 
-void lsock_open_const(lua_State *L);         /* all of them into the table on top */
+void lsock_open_const(lua_State *L);        /* all of them into the table on top */
 int lsock_pushconst(lua_State *L, int arg); /* the one named by the string at `arg`; 0, nothing pushed: none */
-void lsock_open_errno(lua_State *L); /* pushes socket.errno */
-const char *lsock_errno_name(int err); /* NULL if unknown, as the rest */
+void lsock_open_errno(lua_State *L);        /* pushes socket.errno */
+const char *lsock_errno_name(int err);      /* NULL if unknown, as the rest */
 const char *lsock_eai_name(int code);
 const char *lsock_herr_name(int code);
 const char *lsock_af_name(int family);

@@ -162,8 +162,7 @@ static int sock_send(lua_State *L) {
 }
 
 static int step_sendall(lua_State *L, lsock_Op *op) {
-  ssize_t n =
-      send(op->s->fd, op->data + op->done, op->len - op->done, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
+  ssize_t n = send(op->s->fd, op->data + op->done, op->len - op->done, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
   if (n < 0) return lsock_again(op, LSOCK_WRITE);
   op->done += (size_t)n;
   if (op->done < op->len) return op->timeout < 0 && !op->nowait ? LSOCK_INTR : LSOCK_WRITE;
@@ -214,6 +213,6 @@ static int sock_sendto(lua_State *L) {
   return lsock_run(L, &op);
 }
 
-const lsock_Reg lsock_io_methods[] = {{"recv", sock_recv, 1},       {"recvfrom", sock_recvfrom, 1},
-                                      {"send", sock_send, 1},       {"sendall", sock_sendall, 1},
-                                      {"sendto", sock_sendto, 1},   {NULL, NULL, 0}};
+const lsock_Reg lsock_io_methods[] = {{"recv", sock_recv, 1},     {"recvfrom", sock_recvfrom, 1},
+                                      {"send", sock_send, 1},     {"sendall", sock_sendall, 1},
+                                      {"sendto", sock_sendto, 1}, {NULL, NULL, 0}};

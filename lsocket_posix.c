@@ -309,9 +309,9 @@ int lsock_plat_hostbyaddr(const void *addr, socklen_t len, int family, lsock_Hos
 
 #if defined(__GLIBC__) || defined(__FreeBSD__)
 /* 4 KiB hold any line of /etc/services; a longer entry counts as absent. */
-#define DATABASE_CALL(type, plain, reentrant) \
-  struct type ent, *e = NULL;                 \
-  char buf[4096];                             \
+#define DATABASE_CALL(type, plain, reentrant)                                                                          \
+  struct type ent, *e = NULL;                                                                                          \
+  char buf[4096];                                                                                                      \
   if (reentrant != 0) e = NULL
 #define ENTRY_ARGS &ent, buf, sizeof buf, &e
 #else

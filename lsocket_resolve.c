@@ -20,7 +20,7 @@ struct lsock_Job {
   lsock_Pool *pool;
   Kind kind;
   State state;
-  int begun; /* the Lua state's own note: the job was run or submitted */
+  int begun;        /* the Lua state's own note: the job was run or submitted */
   lsock_fd report;  /* the thread's end of the pair */
   int64_t patience; /* ns until nobody waits any more; < 0 for ever */
   char *host, *serv;
@@ -72,8 +72,8 @@ static void run(lsock_Job *j) {
   switch (j->kind) {
     case ADDRINFO: gai_failed(j, getaddrinfo(j->host, j->serv, &j->hints, &j->list)); break;
     case NAMEINFO:
-      gai_failed(j, getnameinfo(&j->addr.u.sa, j->addr.len, j->name, sizeof j->name, j->service, sizeof j->service,
-                                j->flags));
+      gai_failed(
+          j, getnameinfo(&j->addr.u.sa, j->addr.len, j->name, sizeof j->name, j->service, sizeof j->service, j->flags));
       break;
     case HOST_BY_NAME:
       lsock_plat_hostbyname(j->host, &j->ent, &herr);
