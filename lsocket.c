@@ -32,6 +32,10 @@ lsock_Sock *lsock_tosock(lua_State *L, int arg, const lsock_Core *core) {
   return s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s) ? s : NULL;
 }
 
+void lsock_nosock(lua_State *L, int arg) {
+  for (;;) luaL_typeerror(L, arg, "socket"); /* which does not return, but does not say so to the compiler */
+}
+
 int lsock_reclaim(lua_State *L) {
   if (errno != EMFILE && errno != ENFILE) return 0;
   lua_gc(L, LUA_GCCOLLECT);

@@ -96,7 +96,8 @@ void lsock_open(lsock_Sock *s, lsock_fd fd, int family, int type, int proto);
 /* NULL unless the value at `arg` is a socket of this state. */
 lsock_Sock *lsock_tosock(lua_State *L, int arg, const lsock_Core *core);
 
-/* lsock_checksock, below: argument error unless it is one; it may be closed. */
+/* The argument error of lsock_checksock, below. */
+_Noreturn void lsock_nosock(lua_State *L, int arg);
 
 /* After errno EMFILE or ENFILE: collects garbage sockets and says that a second try is worth it. */
 int lsock_reclaim(lua_State *L);
@@ -313,20 +314,15 @@ const char *lsock_type_name(int type);
 static inline lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core) {
   lsock_Sock *s = lua_touserdata(L, arg);
   if (lsock_likely(s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s))) return s;
-  luaL_typeerror(L, arg, "socket");
-  return NULL;
+  lsock_nosock(L, arg);
 }
 
-static inline void lsock_op_init(lsock_Op *op, lsock_Core *core, lsock_Sock *s, const char *name, lsock_Step step,
-                                 int dir) {
+static inline void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name, lsock_Step step, int dir) {
   op->core = core;
-  op->s = op->w = s;
-  op->fd = s ? s->fd : LSOCK_NOFD;
   op->self = op->wslot = 1;
   op->step = step;
   op->name = name;
   op->dir = dir;
-  op->timeout = s ? s->timeout : core->default_timeout;
   op->until = 0;
   op->msg = NULL;
   op->partial = NULL;
@@ -339,12 +335,20 @@ static inline void lsock_op_init(lsock_Op *op, lsock_Core *core, lsock_Sock *s, 
 /* An operation on the socket at index 1; argument error if it is none. */
 static inline void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
   lsock_Core *core = lsock_core(L);
-  lsock_op_init(op, core, lsock_checksock(L, 1, core), name, step, dir);
+  lsock_Sock *s = lsock_checksock(L, 1, core);
+  op->s = op->w = s;
+  op->fd = s->fd;
+  op->timeout = s->timeout;
+  lsock_op_init(op, core, name, step, dir);
 }
 
 /* An operation without a socket, bounded by the default timeout. */
 static inline void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step) {
-  lsock_op_init(op, lsock_core(L), NULL, name, step, LSOCK_RD);
+  lsock_Core *core = lsock_core(L);
+  op->s = op->w = NULL;
+  op->fd = LSOCK_NOFD;
+  op->timeout = core->default_timeout;
+  lsock_op_init(op, core, name, step, LSOCK_RD);
 }
 
 /* lsock_drive; a blocking socket's first attempt, mostly its last, needs nothing of the driver. */
