@@ -137,7 +137,7 @@ local function strace(contender, workload, n)
   for line in io.lines "bench/build/strace" do
     local count, name = line:match "^%s*[%d.]+%s+[%d.]+%s+%d+%s+(%d+)%s+%d*%s*(%S+)$"
     if count and name ~= "total" then
-      calls[name] = math.tointeger(count)
+      calls[name] = tonumber(count)
       sum = sum + count
     end
   end
@@ -236,7 +236,7 @@ end
 -- Memory ------------------------------------------------------------------
 
 local function memory()
-  local n = 10000
+  local n = math.min(10000, tonumber(output("ulimit -n"):match "%d+" or 20000) - 100)
   say "## Memory\n"
   say("Bytes per open socket, %d of them: resident memory of the process, and of that Lua's heap.\n", n)
   head("", table.unpack(order))
