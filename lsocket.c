@@ -32,13 +32,6 @@ lsock_Sock *lsock_tosock(lua_State *L, int arg, const lsock_Core *core) {
   return s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s) ? s : NULL;
 }
 
-lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core) {
-  lsock_Sock *s = lua_touserdata(L, arg);
-  if (lsock_likely(s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s))) return s;
-  luaL_typeerror(L, arg, "socket");
-  return NULL;
-}
-
 int lsock_reclaim(lua_State *L) {
   if (errno != EMFILE && errno != ENFILE) return 0;
   lua_gc(L, LUA_GCCOLLECT);

@@ -254,10 +254,9 @@ const char *lsock_getaddr(lua_State *L, int arg, int family, int proto, lsock_Ad
 #endif
   if (family == AF_UNIX)
     get_unix(L, arg, a);
-  else if ((f = lsock_findfamily(family, proto)) != NULL) {
-    luaL_checktype(L, arg, LUA_TTABLE);
+  else if ((f = lsock_findfamily(family, proto)) != NULL)
     lsock_getfamily(L, arg, f, a);
-  } else
+  else
     get_raw(L, arg, family, a);
   return NULL;
 }

@@ -42,7 +42,8 @@
 
 /* ---------------------------------------------------------------- items */
 
-enum {      /* kinds */
+/* kinds */
+enum {
   UINT,     /* unsigned, in host order; 8 bytes are any lua_Integer */
   NET16,    /* two bytes in network order */
   LE16,     /* two bytes, low one first: Bluetooth's order */
@@ -55,7 +56,8 @@ enum {      /* kinds */
   TIPCSCOPE /* signed: a negative one takes a name back; TIPC_CLUSTER_SCOPE if absent */
 };
 
-enum {       /* flags */
+/* flags */
+enum {
   OPT = 1,   /* may be absent: zero */
   TRIM = 2,  /* at the end of a table: left out when it and all after it are zero */
   SHOWN = 4, /* shown, but not stored */

@@ -52,7 +52,8 @@ enum { /* user values of the core */
   LSOCK_UV_LOOKUP,  /* metatable of name lookups */
   LSOCK_UV_ADDR,    /* form of address -> its metatable */
   LSOCK_UV_INFO,    /* metatable of getaddrinfo's entries */
-  LSOCK_UV_COUNT = LSOCK_UV_INFO
+  LSOCK_UV_EAGAIN,  /* operation -> its would-block error */
+  LSOCK_UV_COUNT = LSOCK_UV_EAGAIN
 };
 
 #define lsock_pushcore(L, uv) ((void)lua_getiuservalue((L), LSOCK_UP_CORE, (uv)))
@@ -95,8 +96,7 @@ void lsock_open(lsock_Sock *s, lsock_fd fd, int family, int type, int proto);
 /* NULL unless the value at `arg` is a socket of this state. */
 lsock_Sock *lsock_tosock(lua_State *L, int arg, const lsock_Core *core);
 
-/* Argument error unless it is one; it may be closed. */
-lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core);
+/* lsock_checksock, below: argument error unless it is one; it may be closed. */
 
 /* After errno EMFILE or ENFILE: collects garbage sockets and says that a second try is worth it. */
 int lsock_reclaim(lua_State *L);
@@ -209,46 +209,44 @@ typedef struct lsock_Job lsock_Job; /* a lookup, lsocket_resolve.c */
 struct lsock_Op {
   lsock_Core *core;
   lsock_Sock *s;     /* the socket worked on; NULL in functions without one */
-  int self;          /* its stack index */
   lsock_Step step;
   const char *name;  /* for errors */
-  const char *msg;
   lsock_Sock *w;     /* the socket to wait for ... */
   int wslot;         /* ... and its stack index; the step may change both */
+  int self;          /* stack index of s */
   lsock_fd fd, wfd;  /* descriptors of s and w, to notice that they were closed meanwhile */
-  int want;          /* what is waited for: LSOCK_READ or LSOCK_WRITE */
-  int kept;          /* stack index of the userdata that holds this operation; 0: it is on the C stack */
-  unsigned char mark;/* the bit set in w->waiting */
   int dir;           /* LSOCK_RD or LSOCK_WR; LSOCK_MODAL where the call takes no MSG_DONTWAIT */
+  int flags;         /* MSG_ */
   int64_t timeout;   /* ns; 0 never waits, < 0 for ever */
   int64_t deadline;  /* of the operation; INT64_MAX: none */
   int64_t end;       /* the step's own: a point in time */
-  int64_t until;     /* if set by the step: try again at this time even without readiness */
-  int nowait;        /* the attempt must not wait in the kernel */
-  int coop;          /* wait through the hook */
-  int flags;         /* MSG_ */
-  int err, cls;      /* of LSOCK_FAIL */
-  int address, extra;/* stack indices for the error object, 0 none */
-  int state;         /* the step's own */
-  int slot;          /* the step's own: a stack index */
-  const char *data;  /* bytes to send, or room to receive */
-  size_t len, done;
-  lsock_Step partial;/* called before a failure: results to return instead, or < 0; may set extra */
-  lsock_Job *job;    /* a lookup to be finished first */
-  lsock_Addr addr;
+  const char *data;  /* bytes to send */
+  size_t len;        /* of data, or of the room to receive */
+  /* What begins as zero: */
+  int64_t until;      /* set by the step: try again at this time even without readiness */
+  const char *msg;    /* for errors; NULL: the system's text */
+  lsock_Step partial; /* called before a failure: results to return instead, or < 0; may set extra */
+  lsock_Job *job;     /* a lookup to be finished first */
+  size_t done;        /* bytes sent or received so far */
+  int err, cls;       /* of LSOCK_FAIL */
+  int address, extra; /* stack indices for the error object, 0 none */
+  int nowait;         /* the attempt must not wait in the kernel */
+  int coop;           /* wait through the hook */
+  int want;           /* what is waited for: LSOCK_READ or LSOCK_WRITE */
+  int kept;           /* stack index of the userdata that holds this operation; 0: it is on the C stack */
+  int mark;           /* the bit set in w->waiting */
+  int state, slot;    /* the step's own; slot is a stack index */
+  lsock_Addr addr;    /* unset */
 };
-
-/* An operation on the socket at index 1; argument error if it is none. */
-void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir);
-
-/* An operation without a socket, bounded by the default timeout. */
-void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step);
 
 /* Goes on with another socket, at stack index `self`, for what is left of the time. */
 void lsock_op_socket(lua_State *L, lsock_Op *op, int self);
 
-/* Runs it to the end: returns what the C function must return. */
-int lsock_run(lua_State *L, lsock_Op *op);
+/* Runs an operation to its end: returns what the C function must return. */
+int lsock_drive(lua_State *L, lsock_Op *op);
+
+/* Goes on after an attempt that was not the end. */
+int lsock_go_on(lua_State *L, lsock_Op *op, int outcome);
 
 /* What a failed system call means for an attempt; `want` is LSOCK_READ or LSOCK_WRITE. */
 int lsock_again(lsock_Op *op, int want);
@@ -307,6 +305,57 @@ const char *lsock_eai_name(int code);
 const char *lsock_herr_name(int code);
 const char *lsock_af_name(int family);
 const char *lsock_type_name(int type);
+
+/* ---------------------------------------------------------------- the common case, inlined */
+
+static inline lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core) {
+  lsock_Sock *s = lua_touserdata(L, arg);
+  if (lsock_likely(s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s))) return s;
+  luaL_typeerror(L, arg, "socket");
+  return NULL;
+}
+
+static inline void lsock_op_init(lsock_Op *op, lsock_Core *core, lsock_Sock *s, const char *name, lsock_Step step,
+                                 int dir) {
+  op->core = core;
+  op->s = op->w = s;
+  op->fd = s ? s->fd : LSOCK_NOFD;
+  op->self = op->wslot = 1;
+  op->step = step;
+  op->name = name;
+  op->dir = dir;
+  op->timeout = s ? s->timeout : core->default_timeout;
+  op->until = 0;
+  op->msg = NULL;
+  op->partial = NULL;
+  op->job = NULL;
+  op->done = 0;
+  op->err = op->cls = op->address = op->extra = 0;
+  op->nowait = op->coop = op->want = op->kept = op->mark = op->state = op->slot = 0;
+}
+
+/* An operation on the socket at index 1; argument error if it is none. */
+static inline void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
+  lsock_Core *core = lsock_core(L);
+  lsock_op_init(op, core, lsock_checksock(L, 1, core), name, step, dir);
+}
+
+/* An operation without a socket, bounded by the default timeout. */
+static inline void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step) {
+  lsock_op_init(op, lsock_core(L), NULL, name, step, LSOCK_RD);
+}
+
+/* lsock_drive; a blocking socket's first attempt, mostly its last, needs nothing of the driver. */
+static inline int lsock_run(lua_State *L, lsock_Op *op) {
+  lsock_Sock *s = op->s;
+  if (lsock_likely(s && s->fd != LSOCK_NOFD && op->timeout < 0 && !op->core->hook && !s->nonblocking)) {
+    int r;
+    op->deadline = INT64_MAX;
+    r = op->step(L, op);
+    return lsock_likely(r >= 0) ? r : lsock_go_on(L, op, r);
+  }
+  return lsock_drive(L, op);
+}
 
 /* ---------------------------------------------------------------- methods and functions of other files */
 

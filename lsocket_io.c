@@ -153,8 +153,10 @@ static int step_send(lua_State *L, lsock_Op *op) {
 /* s:send(bytes [, flags]) -> count of bytes sent, perhaps fewer than given (send(2)) */
 static int sock_send(lua_State *L) {
   lsock_Op op;
+  size_t len;
   lsock_op(L, &op, "send", step_send, LSOCK_WR);
-  op.data = luaL_checklstring(L, 2, &op.len);
+  op.data = luaL_checklstring(L, 2, &len);
+  op.len = len;
   op.flags = opt_flags(L, 3);
   return lsock_run(L, &op);
 }
