@@ -101,7 +101,7 @@ local function time()
   say("others as ratios to C. Medians of %d rounds, every contender once a round. The peer shares the", ROUNDS)
   say "processor: its part is in the wall time only. LuaSocket reads a stream ahead, 8 KiB at a time, so most"
   say "of its small receives make no system call; a plain recv always makes one."
-  say "A difference of up to 3 in 100 between two contenders is chance.\n"
+  say "Between two runs of one contender lie up to 3 in 100; for 64 KiB receives and accept up to 10.\n"
   head("", "C, us", "socket", "LuaSocket", "Python", "to LuaSocket")
   for _, w in ipairs(timed) do
     local name, text, n = table.unpack(w)
