@@ -3,7 +3,7 @@ local socket = require "socket"
 local clock = require "bare".clock
 assert(tostring(socket._VERSION):find "LuaSocket", "this is not LuaSocket")
 
-local what, n = arg[1], math.tointeger(arg[2])
+local what, n = arg[1], tonumber(arg[2])
 local echo, sink, source, drop, dial, udp, late =
   os.getenv("BENCH_PORTS"):match "^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$"
 local msg, chunk = ("x"):rep(64), ("x"):rep(65536)
@@ -42,10 +42,10 @@ local function memory(new)
   local all = {}
   for i = 1, n do all[i] = false end
   local function resident()
-    local f = assert(io.open "/proc/self/statm")
-    local _, pages = f:read("n", "n")
+    local f = assert(io.open "/proc/self/status")
+    local kib = f:read("a"):match "VmRSS:%s*(%d+)"
     f:close()
-    return pages * 4096
+    return tonumber(kib) * 1024
   end
   collectgarbage()
   collectgarbage()

@@ -101,7 +101,7 @@ local function time()
   say("others as ratios to C. Medians of %d rounds, every contender once a round. The peer shares the", ROUNDS)
   say "processor: its part is in the wall time only. LuaSocket reads a stream ahead, 8 KiB at a time, so most"
   say "of its small receives make no system call; a plain recv always makes one."
-  say "A difference of up to 3 in 100 between two contenders is chance.\n"
+  say "Between two runs of one contender lie up to 3 in 100; for 64 KiB receives and accept up to 10.\n"
   head("", "C, us", "socket", "LuaSocket", "Python", "to LuaSocket")
   for _, w in ipairs(timed) do
     local name, text, n = table.unpack(w)
@@ -137,7 +137,7 @@ local function strace(contender, workload, n)
   for line in io.lines "bench/build/strace" do
     local count, name = line:match "^%s*[%d.]+%s+[%d.]+%s+%d+%s+(%d+)%s+%d*%s*(%S+)$"
     if count and name ~= "total" then
-      calls[name] = math.tointeger(count)
+      calls[name] = tonumber(count)
       sum = sum + count
     end
   end
@@ -236,7 +236,7 @@ end
 -- Memory ------------------------------------------------------------------
 
 local function memory()
-  local n = 10000
+  local n = math.min(10000, tonumber(output("ulimit -n"):match "%d+" or 20000) - 100)
   say "## Memory\n"
   say("Bytes per open socket, %d of them: resident memory of the process, and of that Lua's heap.\n", n)
   head("", table.unpack(order))
