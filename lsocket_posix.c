@@ -319,6 +319,7 @@ int lsock_plat_servbyname(const char *name, const char *proto, int *port) {
   char buf[DATABASE_BUF];
   if (getservbyname_r(name, proto, &ent, buf, sizeof buf, &e) != 0) return -1;
 #else
+  /* cppcheck-suppress getservbynameCalled ; its answer is in thread-local memory on macOS and the other BSDs */
   e = getservbyname(name, proto);
 #endif
   if (!e) return -1;
@@ -333,6 +334,7 @@ int lsock_plat_servbyport(int port, const char *proto, char *name, size_t size) 
   char buf[DATABASE_BUF];
   if (getservbyport_r(htons((uint16_t)port), proto, &ent, buf, sizeof buf, &e) != 0) return -1;
 #else
+  /* cppcheck-suppress getservbyportCalled ; its answer is in thread-local memory on macOS and the other BSDs */
   e = getservbyport(htons((uint16_t)port), proto);
 #endif
   if (!e || strlen(e->s_name) >= size) return -1;
@@ -347,6 +349,7 @@ int lsock_plat_protobyname(const char *name, int *proto) {
   char buf[DATABASE_BUF];
   if (getprotobyname_r(name, &ent, buf, sizeof buf, &e) != 0) return -1;
 #else
+  /* cppcheck-suppress getprotobynameCalled ; its answer is in thread-local memory on macOS and the other BSDs */
   e = getprotobyname(name);
 #endif
   if (!e) return -1;

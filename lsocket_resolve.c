@@ -233,6 +233,10 @@ static char *copy(const char *s) {
   return c;
 }
 
+static _Noreturn void out_of_memory(lua_State *L) {
+  for (;;) luaL_error(L, "not enough memory");
+}
+
 /* Pushes a handle with a new job. */
 static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *host, const char *serv) {
   lsock_Core *core = op->core;
@@ -241,9 +245,12 @@ static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *hos
   h->job = NULL;
   lsock_pushcore(L, LSOCK_UV_LOOKUP);
   lua_setmetatable(L, -2);
-  if (!core->pool && !(core->pool = new_pool())) luaL_error(L, "not enough memory");
+  if (!core->pool && !(core->pool = new_pool())) out_of_memory(L);
   j = calloc(1, sizeof *j);
-  if (!j) luaL_error(L, "not enough memory");
+  if (!j) {
+    out_of_memory(L);
+    return NULL; /* for checkers that do not know _Noreturn */
+  }
   j->kind = kind;
   j->report = LSOCK_NOFD;
   j->pool = core->pool;
@@ -251,7 +258,7 @@ static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *hos
   j->pool->refs++;
   pthread_mutex_unlock(&j->pool->lock);
   h->job = j;
-  if ((host && !(j->host = copy(host))) || (serv && !(j->serv = copy(serv)))) luaL_error(L, "not enough memory");
+  if ((host && !(j->host = copy(host))) || (serv && !(j->serv = copy(serv)))) out_of_memory(L);
   op->job = j;
   op->slot = lua_gettop(L);
   return j;

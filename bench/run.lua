@@ -83,7 +83,7 @@ local timed = { -- name, text, operations a round
   {"roundtrip", "64-byte round trip", 10000},
   {"roundtrip_t", "64-byte round trip, timeout", 10000},
   {"recv_ready", "recv of 64 bytes, at hand", 20000},
-  {"recv_ready_t", "recv of 64 bytes, timeout", 20000},
+  {"recv_ready_t", "recv of 64 bytes, at hand, timeout", 20000},
   {"send64k", "send 64 KiB", 4000},
   {"recv64k", "receive 64 KiB", 4000},
   {"connect", "connect + close", 1000},
@@ -91,7 +91,7 @@ local timed = { -- name, text, operations a round
   {"udp", "UDP round trip, connected", 10000},
   {"udp_to", "UDP, sendto and recvfrom", 10000},
   {"wouldblock_try", "would block, try_recv", 20000},
-  {"wouldblock_pcall", "would block, pcall(recv)", 20000},
+  {"wouldblock_pcall", "would block, raised and caught", 20000},
   {"startup", "start-up: require, exit", 20},
 }
 
@@ -100,7 +100,8 @@ local function time()
   say "CPU time (user and system) of the client, then wall time, per operation: for C in microseconds, for the"
   say("others as ratios to C. Medians of %d rounds, every contender once a round. The peer shares the", ROUNDS)
   say "processor: its part is in the wall time only. LuaSocket reads a stream ahead, 8 KiB at a time, so most"
-  say "of its small receives make no system call; a plain recv always makes one."
+  say "of its small receives make no system call; a plain recv always makes one, and so the two rows `at hand`"
+  say "carry no verdict. Raised and caught: pcall(recv) here, socket.protect and socket.try in LuaSocket."
   say "Between two runs of one contender lie up to 3 in 100; for 64 KiB receives and accept up to 10.\n"
   head("", "C, us", "socket", "LuaSocket", "Python", "to LuaSocket")
   for _, w in ipairs(timed) do
@@ -123,7 +124,9 @@ local function time()
       ratio("socket", "LuaSocket"))
     if cpu.LuaSocket then
       local r = cpu.socket / cpu.LuaSocket
-      target(text .. ": less CPU time than LuaSocket", r < 1, ("%.3f"):format(r))
+      if not text:find "at hand" then
+        target(text .. ": less CPU time than LuaSocket", r < 1, ("%.3f"):format(r))
+      end
     end
   end
   say ""
