@@ -193,7 +193,8 @@ static int hook_wait(lua_State *L, lsock_Op **opp) {
     op->msg = "another coroutine already waits for this";
     return BROKEN;
   }
-  luaL_checkstack(L, 6, "wait hook");
+  luaL_checkstack(L, 8, "wait hook");
+  if (!op->core->hook) return poll_wait(L, op); /* taken away meanwhile */
   if (!op->kept) *opp = op = keep(L, op);
   lua_pushvalue(L, op->wslot);
   lua_setiuservalue(L, op->kept, 1); /* kept_end needs it */
