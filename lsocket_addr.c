@@ -3,6 +3,7 @@
 */
 #include "lsocket_int.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,12 @@ static const char *const inet6_fields[] = {"host", "port", "flowinfo", "scope_id
 static const char *const raw_fields[] = {"family", "bytes", NULL};
 
 /* ---------------------------------------------------------------- reading address tables */
+
+int lsock_checkint(lua_State *L, int arg) {
+  lua_Integer v = luaL_checkinteger(L, arg);
+  luaL_argcheck(L, v >= INT_MIN && v <= INT_MAX, arg, "does not fit a C int");
+  return (int)v;
+}
 
 int lsock_getitem(lua_State *L, int arg, int i, const char *name) {
   int t = lua_rawgeti(L, arg, i);
@@ -416,8 +423,10 @@ static void set_meta(lua_State *L, int family, const char *const *fields) {
 */
 static int mod_packaddr(lua_State *L) {
   lsock_Addr a;
-  int family = (int)luaL_checkinteger(L, 1);
-  const char *host = lsock_getaddr(L, 2, family, (int)luaL_optinteger(L, 3, 0), &a);
+  int family = lsock_checkint(L, 1);
+  const char *host;
+  luaL_argcheck(L, family >= 0 && family == (sa_family_t)family, 1, "not an address family");
+  host = lsock_getaddr(L, 2, family, luaL_opt(L, lsock_checkint, 3, 0), &a);
   if (host) return luaL_argerror(L, 2, lua_pushfstring(L, "host must be numeric here, got '%s'", host));
   lua_pushlstring(L, (const char *)&a.u, a.len);
   return 1;
@@ -432,7 +441,7 @@ static int mod_unpackaddr(lua_State *L) {
   memset(&a.u, 0, sizeof a.u);
   memcpy(&a.u, bytes, len);
   a.len = (socklen_t)len;
-  lsock_pushaddr(L, (int)luaL_optinteger(L, 2, 0), &a);
+  lsock_pushaddr(L, luaL_opt(L, lsock_checkint, 2, 0), &a);
   return 1;
 }
 

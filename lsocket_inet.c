@@ -56,7 +56,7 @@ static int mod_inet_ntoa(lua_State *L) {
 /* socket.inet_pton(family, text) -> 4 or 16 bytes (inet_pton(3)) */
 static int mod_inet_pton(lua_State *L) {
   unsigned char bytes[sizeof(struct in6_addr)];
-  int family = (int)luaL_checkinteger(L, 1);
+  int family = lsock_checkint(L, 1);
   const char *s = lsock_checkname(L, 2);
   int r = inet_pton(family, s, bytes);
   if (r < 0) return fail(L, errno, "inet_pton", NULL);
@@ -68,7 +68,7 @@ static int mod_inet_pton(lua_State *L) {
 /* socket.inet_ntop(family, bytes) -> text (inet_ntop(3)); argument error for the wrong number of bytes */
 static int mod_inet_ntop(lua_State *L) {
   char text[INET6_ADDRSTRLEN];
-  int family = (int)luaL_checkinteger(L, 1);
+  int family = lsock_checkint(L, 1);
   size_t len;
   const char *s = luaL_checklstring(L, 2, &len);
   if (family != AF_INET && family != AF_INET6) return fail(L, EAFNOSUPPORT, "inet_ntop", NULL);
