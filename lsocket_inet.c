@@ -172,11 +172,12 @@ static int mod_gethostname(lua_State *L) {
   return 1;
 }
 
-/* socket.sethostname(name): needs privileges (sethostname(2)) */
+/* socket.sethostname(name) -> true; needs privileges (sethostname(2)) */
 static int mod_sethostname(lua_State *L) {
   const char *name = lsock_checkname(L, 1);
   if (sethostname(name, strlen(name)) < 0) return fail(L, errno, "sethostname", NULL);
-  return 0;
+  lua_pushboolean(L, 1);
+  return 1;
 }
 
 static const lsock_Reg inet_functions[] = {{"gethostname", mod_gethostname, 1},
