@@ -102,8 +102,8 @@ static int numeric_inet6(const char *host, lsock_Addr *a) {
     char *end;
     id = if_nametoindex(scope + 1);
     if (id == 0) {
-      unsigned long v = strtoul(scope + 1, &end, 10);
-      if (end == scope + 1 || *end || v > UINT32_MAX) return 0;
+      unsigned long long v = strtoull(scope + 1, &end, 10);
+      if (scope[1] < '0' || scope[1] > '9' || *end || v > UINT32_MAX) return 0; /* no sign, no space */
       id = (unsigned)v;
     }
     a->u.in6.sin6_scope_id = id;
