@@ -370,7 +370,7 @@ static int addr_index(lua_State *L) {
   return 1;
 }
 
-/* Equal items in equal places; a plain {host, port} may stand on either side. */
+/* Equal items in equal places, and one family; a plain {host, port} may stand on either side. */
 static int addr_eq(lua_State *L) {
   lua_Integer i, n;
   int same = lua_istable(L, 1) && lua_istable(L, 2) && lua_rawlen(L, 1) == lua_rawlen(L, 2);
@@ -380,6 +380,11 @@ static int addr_eq(lua_State *L) {
     lua_rawgeti(L, 2, i);
     same = lua_rawequal(L, -1, -2);
     lua_pop(L, 2);
+  }
+  if (same) {
+    lua_getfield(L, 1, "family");
+    lua_getfield(L, 2, "family");
+    same = lua_isnil(L, -1) || lua_isnil(L, -2) || lua_rawequal(L, -1, -2);
   }
   lua_pushboolean(L, same);
   return 1;
