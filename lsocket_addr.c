@@ -370,6 +370,17 @@ static int addr_index(lua_State *L) {
   return 1;
 }
 
+/* addr.port = 81 is addr[2] = 81, which is what counts when the address is used again */
+static int addr_newindex(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 3);
+  lua_pushvalue(L, 2);
+  if (lua_rawget(L, lua_upvalueindex(2)) == LUA_TNUMBER) lua_replace(L, 2);
+  lua_settop(L, 3);
+  lua_rawset(L, 1);
+  return 0;
+}
+
 /* Equal items in equal places, and one family; a plain {host, port} may stand on either side. */
 static int addr_eq(lua_State *L) {
   lua_Integer i, n;
@@ -404,6 +415,10 @@ static void set_meta(lua_State *L, int family, const char *const *fields) {
       lua_pushinteger(L, i + 1);
       lua_setfield(L, -2, fields[i]);
     }
+    lua_pushvalue(L, LSOCK_UP_CORE);
+    lua_pushvalue(L, -2);
+    lua_pushcclosure(L, addr_newindex, 2);
+    lua_setfield(L, -4, "__newindex");
     lua_pushinteger(L, family);
     lua_pushcclosure(L, addr_index, 3);
     lua_setfield(L, -2, "__index");
