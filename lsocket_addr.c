@@ -322,6 +322,13 @@ void lsock_pushaddrtext(lua_State *L, int idx) {
     push_item_text(L, idx);
     return;
   }
+  lua_pushliteral(L, "path");
+  if (lua_rawget(L, idx) == LUA_TSTRING) {
+    lsock_pushaddrtext(L, -1);
+    lua_remove(L, -2);
+    return;
+  }
+  lua_pop(L, 1);
   lsock_getitem(L, idx, 1, "host");
   lsock_getitem(L, idx, 2, "port");
   n = lua_gettop(L) - 1;
