@@ -3,6 +3,7 @@
 */
 #include "lsocket_int.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,12 @@ static const char *const inet6_fields[] = {"host", "port", "flowinfo", "scope_id
 static const char *const raw_fields[] = {"family", "bytes", NULL};
 
 /* ---------------------------------------------------------------- reading address tables */
+
+int lsock_checkint(lua_State *L, int arg) {
+  lua_Integer v = luaL_checkinteger(L, arg);
+  luaL_argcheck(L, v >= INT_MIN && v <= INT_MAX, arg, "does not fit a C int");
+  return (int)v;
+}
 
 int lsock_getitem(lua_State *L, int arg, int i, const char *name) {
   int t = lua_rawgeti(L, arg, i);
@@ -95,8 +102,8 @@ static int numeric_inet6(const char *host, lsock_Addr *a) {
     char *end;
     id = if_nametoindex(scope + 1);
     if (id == 0) {
-      unsigned long v = strtoul(scope + 1, &end, 10);
-      if (end == scope + 1 || *end || v > UINT32_MAX) return 0;
+      unsigned long long v = strtoull(scope + 1, &end, 10);
+      if (scope[1] < '0' || scope[1] > '9' || *end || v > UINT32_MAX) return 0; /* no sign, no space */
       id = (unsigned)v;
     }
     a->u.in6.sin6_scope_id = id;
@@ -329,6 +336,13 @@ void lsock_pushaddrtext(lua_State *L, int idx) {
     push_item_text(L, idx);
     return;
   }
+  lua_pushliteral(L, "path");
+  if (lua_rawget(L, idx) == LUA_TSTRING) {
+    lsock_pushaddrtext(L, -1);
+    lua_remove(L, -2);
+    return;
+  }
+  lua_pop(L, 1);
   lsock_getitem(L, idx, 1, "host");
   lsock_getitem(L, idx, 2, "port");
   n = lua_gettop(L) - 1;
@@ -377,7 +391,18 @@ static int addr_index(lua_State *L) {
   return 1;
 }
 
-/* Equal items in equal places; a plain {host, port} may stand on either side. */
+/* addr.port = 81 is addr[2] = 81, which is what counts when the address is used again */
+static int addr_newindex(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 3);
+  lua_pushvalue(L, 2);
+  if (lua_rawget(L, lua_upvalueindex(2)) == LUA_TNUMBER) lua_replace(L, 2);
+  lua_settop(L, 3);
+  lua_rawset(L, 1);
+  return 0;
+}
+
+/* Equal items in equal places, and one family; a plain {host, port} may stand on either side. */
 static int addr_eq(lua_State *L) {
   lua_Integer i, n;
   int same = lua_istable(L, 1) && lua_istable(L, 2) && lua_rawlen(L, 1) == lua_rawlen(L, 2);
@@ -387,6 +412,11 @@ static int addr_eq(lua_State *L) {
     lua_rawgeti(L, 2, i);
     same = lua_rawequal(L, -1, -2);
     lua_pop(L, 2);
+  }
+  if (same) {
+    lua_getfield(L, 1, "family");
+    lua_getfield(L, 2, "family");
+    same = lua_isnil(L, -1) || lua_isnil(L, -2) || lua_rawequal(L, -1, -2);
   }
   lua_pushboolean(L, same);
   return 1;
@@ -406,6 +436,10 @@ static void set_meta(lua_State *L, int family, const char *const *fields) {
       lua_pushinteger(L, i + 1);
       lua_setfield(L, -2, fields[i]);
     }
+    lua_pushvalue(L, LSOCK_UP_CORE);
+    lua_pushvalue(L, -2);
+    lua_pushcclosure(L, addr_newindex, 2);
+    lua_setfield(L, -4, "__newindex");
     lua_pushinteger(L, family);
     lua_pushcclosure(L, addr_index, 3);
     lua_setfield(L, -2, "__index");
@@ -430,8 +464,10 @@ static void set_meta(lua_State *L, int family, const char *const *fields) {
 */
 static int mod_packaddr(lua_State *L) {
   lsock_Addr a;
-  int family = (int)luaL_checkinteger(L, 1);
-  const char *host = lsock_getaddr(L, 2, family, (int)luaL_optinteger(L, 3, 0), &a);
+  int family = lsock_checkint(L, 1);
+  const char *host;
+  luaL_argcheck(L, family >= 0 && family == (sa_family_t)family, 1, "not an address family");
+  host = lsock_getaddr(L, 2, family, luaL_opt(L, lsock_checkint, 3, 0), &a);
   if (host) return luaL_argerror(L, 2, lua_pushfstring(L, "host must be numeric here, got '%s'", host));
   luaL_argcheck(L, a.len > 0, 2, "no such interface");
   lua_pushlstring(L, (const char *)&a.u, a.len);
@@ -447,7 +483,7 @@ static int mod_unpackaddr(lua_State *L) {
   memset(&a.u, 0, sizeof a.u);
   memcpy(&a.u, bytes, len);
   a.len = (socklen_t)len;
-  lsock_pushaddr(L, (int)luaL_optinteger(L, 2, 0), &a);
+  lsock_pushaddr(L, luaL_opt(L, lsock_checkint, 2, 0), &a);
   return 1;
 }
 

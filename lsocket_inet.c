@@ -57,7 +57,7 @@ static int mod_inet_ntoa(lua_State *L) {
 /* socket.inet_pton(family, text) -> 4 or 16 bytes (inet_pton(3)) */
 static int mod_inet_pton(lua_State *L) {
   unsigned char bytes[sizeof(struct in6_addr)];
-  int family = (int)luaL_checkinteger(L, 1);
+  int family = lsock_checkint(L, 1);
   const char *s = lsock_checkname(L, 2);
   int r = inet_pton(family, s, bytes);
   if (r < 0) return fail(L, errno, "inet_pton", NULL);
@@ -69,7 +69,7 @@ static int mod_inet_pton(lua_State *L) {
 /* socket.inet_ntop(family, bytes) -> text (inet_ntop(3)); argument error for the wrong number of bytes */
 static int mod_inet_ntop(lua_State *L) {
   char text[INET6_ADDRSTRLEN];
-  int family = (int)luaL_checkinteger(L, 1);
+  int family = lsock_checkint(L, 1);
   size_t len;
   const char *s = luaL_checklstring(L, 2, &len);
   if (family != AF_INET && family != AF_INET6) return fail(L, EAFNOSUPPORT, "inet_ntop", NULL);
@@ -173,11 +173,12 @@ static int mod_gethostname(lua_State *L) {
   return 1;
 }
 
-/* socket.sethostname(name): needs privileges (sethostname(2)) */
+/* socket.sethostname(name) -> true; needs privileges (sethostname(2)) */
 static int mod_sethostname(lua_State *L) {
   const char *name = lsock_checkname(L, 1);
   if (sethostname(name, strlen(name)) < 0) return fail(L, errno, "sethostname", NULL);
-  return 0;
+  lua_pushboolean(L, 1);
+  return 1;
 }
 
 static const lsock_Reg inet_functions[] = {{"gethostname", mod_gethostname, 1},

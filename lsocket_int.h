@@ -179,6 +179,9 @@ const lsock_Family *lsock_findfamily(int family, int proto);
 void lsock_pushfamily(lua_State *L, const lsock_Family *f, const lsock_Addr *a); /* pushes a plain table */
 void lsock_getfamily(lua_State *L, int arg, const lsock_Family *f, lsock_Addr *a);
 
+/* An integer argument for a C int: a family, a protocol, an option. */
+int lsock_checkint(lua_State *L, int arg);
+
 /* Pushes item `i` of the address table at `arg`, by position or else by name; returns its type. */
 int lsock_getitem(lua_State *L, int arg, int i, const char *name);
 
