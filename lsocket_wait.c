@@ -254,7 +254,10 @@ static int drive(lua_State *L, lsock_Op *op, int code) {
     }
     op->want = r;
     if (op->timeout == 0) return failed(L, op, LSOCK_ERROR, EAGAIN, op->msg);
-    code = op->coop ? hook_wait(L, &op) : poll_wait(L, op);
+    if (op->deadline != FOREVER && lsock_plat_now() >= op->deadline)
+      code = EXPIRED; /* even where each attempt gets a little further, or the hook knows no time */
+    else
+      code = op->coop ? hook_wait(L, &op) : poll_wait(L, op);
   }
 }
 
