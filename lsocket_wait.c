@@ -90,6 +90,7 @@ void lsock_settimeout(lsock_Sock *s, int64_t ns) {
 static int kernel_bound(lsock_Sock *s, int dir, int64_t ns) {
   int64_t slice;
   if (s->shared || (s->family != AF_INET && s->family != AF_INET6 && s->family != AF_UNIX)) return 0;
+  if (s->family == AF_UNIX && dir == LSOCK_WR) return 0; /* Linux begins anew with each 36 KiB of a stream */
   slice = lsock_plat_kernel_slice(ns);
   if (slice == 0) return 0;
   if (s->kernel[dir] > slice || s->kernel[dir] < slice - slice / 8) { /* a little short of it will do */
