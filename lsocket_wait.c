@@ -57,11 +57,13 @@ void lsock_turn(lua_State *L) {
 
 int64_t lsock_checktimeout(lua_State *L, int arg) {
   lua_Number t;
+  int64_t ns;
   if (lua_isnoneornil(L, arg)) return -1;
   t = luaL_checknumber(L, arg);
   luaL_argcheck(L, t >= 0, arg, "timeout must not be negative or NaN");
   if (t > LONGEST_TIMEOUT) return -1;
-  return (int64_t)ceil((double)t * LSOCK_NS);
+  ns = (int64_t)round((double)t * LSOCK_NS); /* the nearest, so that gettimeout gives 1.07 back as 1.07 */
+  return ns == 0 && t > 0 ? 1 : ns;
 }
 
 void lsock_pushtimeout(lua_State *L, int64_t ns) {
