@@ -74,7 +74,7 @@ void lsock_pushtimeout(lua_State *L, int64_t ns) {
 }
 
 void lsock_mode(lsock_Sock *s, int nonblocking) {
-  if (s->nonblocking != nonblocking && lsock_plat_set_nonblocking(s->fd, nonblocking) == 0)
+  if ((s->nonblocking != nonblocking || s->shared) && lsock_plat_set_nonblocking(s->fd, nonblocking) == 0)
     s->nonblocking = (unsigned char)nonblocking;
 }
 
