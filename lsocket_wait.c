@@ -335,8 +335,8 @@ void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step
 /* ---------------------------------------------------------------- functions */
 
 int lsock_pause(lua_State *L, lsock_Op *op, int64_t ns) {
-  op->until = lsock_plat_now() + ns;
-  if (op->until < 0) op->until = FOREVER;
+  int64_t now = lsock_plat_now();
+  op->until = ns < FOREVER - now ? now + ns : FOREVER;
   if (!op->coop) {
     op->w = NULL;
     return LSOCK_READ;
