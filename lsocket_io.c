@@ -19,10 +19,25 @@ static size_t check_size(lua_State *L, int arg) {
   return (size_t)n;
 }
 
-static int opt_flags(lua_State *L, int arg) {
+/* Flags with which receiving, and those with which sending, never waits (recv(2), send(2)) */
+#define RECEIVE_NOW (FLAG_DONTWAIT | FLAG_ERRQUEUE | MSG_OOB)
+#define SEND_NOW FLAG_DONTWAIT
+#if defined(MSG_DONTWAIT)
+#define FLAG_DONTWAIT MSG_DONTWAIT
+#else
+#define FLAG_DONTWAIT 0
+#endif
+#if defined(MSG_ERRQUEUE)
+#define FLAG_ERRQUEUE MSG_ERRQUEUE
+#else
+#define FLAG_ERRQUEUE 0
+#endif
+
+static void opt_flags(lua_State *L, int arg, lsock_Op *op, int now) {
   lua_Integer v = luaL_optinteger(L, arg, 0);
   luaL_argcheck(L, v >= INT_MIN && v <= INT_MAX, arg, "flags do not fit a C int");
-  return (int)v;
+  op->flags = (int)v;
+  if (op->flags & now) op->timeout = 0;
 }
 
 static char *grow_scratch(lua_State *L, lsock_Core *core, size_t n) {
@@ -107,7 +122,7 @@ static int sock_recv(lua_State *L) {
   lsock_Op op;
   lsock_op(L, &op, "recv", step_recv, LSOCK_RD);
   op.len = check_size(L, 2);
-  op.flags = opt_flags(L, 3);
+  opt_flags(L, 3, &op, RECEIVE_NOW);
   if (op.len == 0 && op.fd != LSOCK_NOFD) {
     lua_pushliteral(L, "");
     return 1;
@@ -136,7 +151,7 @@ static int sock_recvfrom(lua_State *L) {
   lsock_Op op;
   lsock_op(L, &op, "recvfrom", step_recvfrom, LSOCK_RD);
   op.len = check_size(L, 2);
-  op.flags = opt_flags(L, 3);
+  opt_flags(L, 3, &op, RECEIVE_NOW);
   if (op.flags) receive_flags(L, &op);
   return lsock_run(L, &op);
 }
@@ -155,7 +170,7 @@ static int sock_send(lua_State *L) {
   lsock_Op op;
   lsock_op(L, &op, "send", step_send, LSOCK_WR);
   op.data = luaL_checklstring(L, 2, &op.len);
-  op.flags = opt_flags(L, 3);
+  opt_flags(L, 3, &op, SEND_NOW);
   return lsock_run(L, &op);
 }
 
@@ -183,7 +198,7 @@ static int sock_sendall(lua_State *L) {
   lsock_Op op;
   lsock_op(L, &op, "sendall", step_sendall, LSOCK_WR);
   op.data = luaL_checklstring(L, 2, &op.len);
-  op.flags = opt_flags(L, 3);
+  opt_flags(L, 3, &op, SEND_NOW);
   op.partial = note_sent;
   return lsock_run(L, &op);
 }
@@ -207,8 +222,9 @@ static int sock_sendto(lua_State *L) {
   const char *host;
   lsock_op(L, &op, "sendto", step_sendto, LSOCK_WR);
   op.data = luaL_checklstring(L, 2, &op.len);
-  op.flags = lua_isnone(L, 4) ? 0 : opt_flags(L, 3);
   op.address = lua_isnone(L, 4) ? 3 : 4;
+  op.flags = 0;
+  if (op.address == 4) opt_flags(L, 3, &op, SEND_NOW);
   host = lsock_getaddr(L, op.address, op.s->family, op.s->proto, &op.addr);
   if (host) lsock_lookup(L, &op, host);
   return lsock_run(L, &op);
