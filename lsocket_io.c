@@ -103,16 +103,21 @@ static int step_recv_all(lua_State *L, lsock_Op *op) {
 
 /* Flags beyond the plain case. */
 static void receive_flags(lua_State *L, lsock_Op *op) {
-#if defined(MSG_TRUNC)
-  /* The kernel may then report bytes that it never wrote (tcp(7)). */
-  if (op->flags & MSG_TRUNC) memset(room(L, op), 0, op->len);
-#endif
 #if defined(MSG_WAITALL)
   if ((op->flags & MSG_WAITALL) && !(op->flags & MSG_PEEK) && op->s->type == SOCK_STREAM && op->step == step_recv) {
     lua_newuserdatauv(L, op->len, 0);
     op->slot = lua_gettop(L);
     op->step = step_recv_all;
     op->partial = all_received; /* a timeout loses nothing */
+  }
+#endif
+#if defined(MSG_TRUNC)
+  if (op->flags & MSG_TRUNC) { /* the kernel may then count bytes that it never wrote (tcp(7)) */
+    if (!op->slot) {
+      lua_newuserdatauv(L, op->len, 0);
+      op->slot = lua_gettop(L);
+    }
+    memset(room(L, op), 0, op->len);
   }
 #endif
 }
