@@ -85,9 +85,19 @@ static int step_recv(lua_State *L, lsock_Op *op) {
 
 #if defined(MSG_WAITALL)
 static int all_received(lua_State *L, lsock_Op *op) {
-  if (op->done == 0) return -1;
   lua_pushlstring(L, room(L, op), op->done);
   return 1;
+}
+
+/* A timeout gives what there is. Another failure, of which the system tells but once, has it in e.partial. */
+static int some_received(lua_State *L, lsock_Op *op) {
+  if (op->done == 0) return -1;
+  if (op->cls == LSOCK_TIMEOUT || op->err == EAGAIN) return all_received(L, op);
+  lua_createtable(L, 0, 1);
+  all_received(L, op);
+  lua_setfield(L, -2, "partial");
+  op->extra = lua_gettop(L);
+  return -1;
 }
 
 /* MSG_WAITALL where the kernel may not or does not wait for all */
@@ -108,7 +118,7 @@ static void receive_flags(lua_State *L, lsock_Op *op) {
     lua_newuserdatauv(L, op->len, 0);
     op->slot = lua_gettop(L);
     op->step = step_recv_all;
-    op->partial = all_received; /* a timeout loses nothing */
+    op->partial = some_received;
   }
 #endif
 #if defined(MSG_TRUNC)
