@@ -147,6 +147,10 @@ static int mod_socket(lua_State *L) {
   int family = opt_int(L, 1, -1), type = opt_int(L, 2, -1), proto = opt_int(L, 3, -1);
   lsock_fd fd = lua_isnoneornil(L, 4) ? LSOCK_NOFD : check_fd(L, 4);
   lsock_Sock *s = lsock_newsock(L, core);
+  if (type >= 0) {
+    if (is_nonblocking(type)) s->timeout = 0;
+    type &= ~type_flags(type);
+  }
   if (fd != LSOCK_NOFD) {
     if (describe(fd, &family, &type, &proto) < 0) return failed(L, "socket");
     s->shared = 1; /* whoever opened it may have kept a copy */
@@ -154,8 +158,6 @@ static int mod_socket(lua_State *L) {
     if (family < 0) family = AF_INET;
     if (type < 0) type = SOCK_STREAM;
     if (proto < 0) proto = 0;
-    if (is_nonblocking(type)) s->timeout = 0;
-    type &= ~type_flags(type);
     fd = lsock_plat_socket(family, type, proto);
     if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_socket(family, type, proto);
     if (fd == LSOCK_NOFD) return failed(L, "socket");
@@ -197,6 +199,7 @@ static int mod_fromfd(lua_State *L) {
   fd = dup_fd(L, fd);
   if (fd == LSOCK_NOFD) return failed(L, "fromfd");
   s->shared = 1;
+  if (is_nonblocking(type)) s->timeout = 0;
   lsock_open(s, fd, family, type & ~type_flags(type), proto);
   return 1;
 }

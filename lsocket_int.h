@@ -79,7 +79,8 @@ typedef struct lsock_Sock {
   lsock_fd fd;       /* LSOCK_NOFD when closed */
   int family, type, proto;
   unsigned char nonblocking; /* O_NONBLOCK was set by us */
-  unsigned char shared;      /* another owner may know the descriptor: leave the kernel's timeouts alone */
+  unsigned char shared;      /* another owner may know the descriptor: leave the kernel's timeouts alone, and
+                             ** do not believe `nonblocking` */
   unsigned char waiting;     /* directions in which a coroutine waits */
   unsigned char likely_idle; /* directions in which the last operation had to wait */
   unsigned char internal;    /* ours alone: no warning when collected */

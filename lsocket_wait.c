@@ -56,11 +56,13 @@ void lsock_turn(lua_State *L) {
 
 int64_t lsock_checktimeout(lua_State *L, int arg) {
   lua_Number t;
+  int64_t ns;
   if (lua_isnoneornil(L, arg)) return -1;
   t = luaL_checknumber(L, arg);
   luaL_argcheck(L, t >= 0, arg, "timeout must not be negative or NaN");
   if (t > LONGEST_TIMEOUT) return -1;
-  return (int64_t)ceil((double)t * LSOCK_NS);
+  ns = (int64_t)round((double)t * LSOCK_NS); /* the nearest, so that gettimeout gives 1.07 back as 1.07 */
+  return ns == 0 && t > 0 ? 1 : ns;
 }
 
 void lsock_pushtimeout(lua_State *L, int64_t ns) {
@@ -71,7 +73,7 @@ void lsock_pushtimeout(lua_State *L, int64_t ns) {
 }
 
 void lsock_mode(lsock_Sock *s, int nonblocking) {
-  if (s->nonblocking != nonblocking && lsock_plat_set_nonblocking(s->fd, nonblocking) == 0)
+  if ((s->nonblocking != nonblocking || s->shared) && lsock_plat_set_nonblocking(s->fd, nonblocking) == 0)
     s->nonblocking = (unsigned char)nonblocking;
 }
 
@@ -89,6 +91,7 @@ void lsock_settimeout(lsock_Sock *s, int64_t ns) {
 static int kernel_bound(lsock_Sock *s, int dir, int64_t ns) {
   int64_t slice;
   if (s->shared || (s->family != AF_INET && s->family != AF_INET6 && s->family != AF_UNIX)) return 0;
+  if (s->family == AF_UNIX && dir == LSOCK_WR) return 0; /* Linux begins anew with each 36 KiB of a stream */
   slice = lsock_plat_kernel_slice(ns);
   if (slice == 0) return 0;
   if (s->kernel[dir] > slice || s->kernel[dir] < slice - slice / 8) { /* a little short of it will do */
@@ -247,6 +250,8 @@ static int between(lua_State *L, lsock_Op **opp, int r, int *results) {
     *results = failed(L, op, LSOCK_ERROR, EAGAIN, op->msg);
   else {
     op->want = r;
+    if (op->deadline != FOREVER && lsock_plat_now() >= op->deadline)
+      return EXPIRED; /* even where each attempt gets a little further, or the hook knows no time */
     return op->coop ? hook_wait(L, opp) : poll_wait(L, op);
   }
   return STOPPED;
@@ -311,8 +316,8 @@ int lsock_drive(lua_State *L, lsock_Op *op) {
 /* ---------------------------------------------------------------- functions */
 
 int lsock_pause(lua_State *L, lsock_Op *op, int64_t ns) {
-  op->until = lsock_plat_now() + ns;
-  if (op->until < 0) op->until = FOREVER;
+  int64_t now = lsock_plat_now();
+  op->until = ns < FOREVER - now ? now + ns : FOREVER;
   if (!op->coop) {
     op->w = NULL;
     return LSOCK_READ;
