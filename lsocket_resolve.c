@@ -259,8 +259,10 @@ static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *hos
 
 /* Can the answer be had without asking anybody? */
 static int is_local(const lsock_Job *j) {
+  lsock_Addr a;
   if (j->kind == NAMEINFO) return (j->flags & NI_NUMERICHOST) != 0;
-  return !j->host || strchr(j->host, ':') || j->host[strspn(j->host, "0123456789.")] == '\0';
+  return !j->host || (j->hints.ai_flags & AI_NUMERICHOST) || lsock_numeric_host(j->host, AF_INET, &a) ||
+         lsock_numeric_host(j->host, AF_INET6, &a); /* 256.1.1.1 is a name */
 }
 
 static int start(lua_State *L, lsock_Op *op) {
