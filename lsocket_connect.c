@@ -465,10 +465,9 @@ static int mod_create_connection(lua_State *L) {
   op.address = 1;
   op.partial = race_over;
   hints.ai_socktype = SOCK_STREAM;
-  lsock_getint(L, 1, 2, "port", 0, 65535, 0);
   lsock_getstr(L, 1, 1, "host", NI_MAXHOST - 1, 1, 0, NULL);
   lsock_getitem(L, 1, 1, "host");
-  lsock_getitem(L, 1, 2, "port");
+  lua_pushinteger(L, lsock_getint(L, 1, 2, "port", 0, 65535, 0));
   lsock_lookup_all(L, &op, 5, 6, &hints);
   return lsock_run(L, &op);
 }

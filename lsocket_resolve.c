@@ -6,6 +6,7 @@
 */
 #include "lsocket_int.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -364,6 +365,8 @@ void lsock_lookup_all(lua_State *L, lsock_Op *op, int host, int serv, const stru
   if (lua_type(L, serv) == LUA_TNUMBER) {
     lua_Integer port = luaL_checkinteger(L, serv);
     luaL_argcheck(L, port >= 0 && port <= 65535, serv, "port must be 0-65535");
+    lua_pushinteger(L, port); /* 80.0 is port "80" */
+    lua_replace(L, serv);
   }
   s = opt_name(L, serv); /* a number becomes its text */
   if (h && *h == '\0') h = NULL;
@@ -433,16 +436,25 @@ static int step_getaddrinfo(lua_State *L, lsock_Op *op) {
   return 1;
 }
 
+/* An integer, 0 when absent, that fits a C int. */
+static int opt_int(lua_State *L, int arg) {
+  lua_Integer v = luaL_optinteger(L, arg, 0);
+  luaL_argcheck(L, v >= INT_MIN && v <= INT_MAX, arg, "does not fit a C int");
+  return (int)v;
+}
+
 static int opt_field(lua_State *L, int arg, const char *name) {
-  int ok, v;
+  int ok;
+  lua_Integer v;
   if (lua_getfield(L, arg, name) == LUA_TNIL) {
     lua_pop(L, 1);
     return 0;
   }
-  v = (int)lua_tointegerx(L, -1, &ok);
+  v = lua_tointegerx(L, -1, &ok);
   if (!ok) luaL_argerror(L, arg, lua_pushfstring(L, "%s must be an integer", name));
+  if (v < INT_MIN || v > INT_MAX) luaL_argerror(L, arg, lua_pushfstring(L, "%s does not fit a C int", name));
   lua_pop(L, 1);
-  return v;
+  return (int)v;
 }
 
 /*
@@ -469,10 +481,10 @@ static int mod_getaddrinfo(lua_State *L) {
     hints.ai_protocol = opt_field(L, 3, "proto");
     hints.ai_flags = opt_field(L, 3, "flags");
   } else {
-    hints.ai_family = (int)luaL_optinteger(L, 3, AF_UNSPEC);
-    hints.ai_socktype = (int)luaL_optinteger(L, 4, 0);
-    hints.ai_protocol = (int)luaL_optinteger(L, 5, 0);
-    hints.ai_flags = (int)luaL_optinteger(L, 6, 0);
+    hints.ai_family = opt_int(L, 3);
+    hints.ai_socktype = opt_int(L, 4);
+    hints.ai_protocol = opt_int(L, 5);
+    hints.ai_flags = opt_int(L, 6);
   }
   lsock_op_free(L, &op, "getaddrinfo", step_getaddrinfo);
   lua_settop(L, 2);
@@ -607,7 +619,7 @@ static int step_getnameinfo(lua_State *L, lsock_Op *op) {
 static int mod_getnameinfo(lua_State *L) {
   lsock_Op op;
   lsock_Job *j;
-  int flags = (int)luaL_optinteger(L, 2, 0);
+  int flags = opt_int(L, 2);
   int family = AF_INET;
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
