@@ -370,6 +370,7 @@ static void open_group(lua_State *L, lsock_Op *op, Race *r) {
   g->shared = 1;
   lsock_open(g, fd, AF_UNSPEC, 0, 0);
   r->group = lua_gettop(L);
+  lua_toclose(L, r->group);
 }
 
 /* The one address there is, tried as connect does it. */

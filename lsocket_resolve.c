@@ -234,7 +234,7 @@ static char *copy(const char *s) {
   return c;
 }
 
-/* Pushes a handle with a new job. */
+/* Pushes a handle with a new job, given up at the end of the function that asks. */
 static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *host, const char *serv) {
   lsock_Core *core = op->core;
   lsock_Job *j;
@@ -242,6 +242,7 @@ static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *hos
   h->job = NULL;
   lsock_pushcore(L, LSOCK_UV_LOOKUP);
   lua_setmetatable(L, -2);
+  lua_toclose(L, -1);
   if (!core->pool && !(core->pool = new_pool())) luaL_error(L, "not enough memory");
   j = calloc(1, sizeof *j);
   if (!j) luaL_error(L, "not enough memory");
@@ -288,6 +289,7 @@ static int start(lua_State *L, lsock_Op *op) {
   }
   lsock_open(s, fds[0], AF_UNIX, SOCK_STREAM, 0);
   s->internal = 1;
+  lua_toclose(L, -1);
   j->report = fds[1];
   j->patience = op->deadline == INT64_MAX ? -1 : op->deadline - lsock_plat_now();
   if (j->patience < 0 && op->deadline != INT64_MAX) j->patience = 0;
@@ -648,7 +650,7 @@ static const lsock_Reg resolve_functions[] = {{"getaddrinfo", mod_getaddrinfo, 1
                                               {NULL, NULL, 0}};
 
 static const lsock_Reg info_meta[] = {{"__index", info_index, 0}, {NULL, NULL, 0}};
-static const lsock_Reg handle_meta[] = {{"__gc", handle_gc, 0}, {NULL, NULL, 0}};
+static const lsock_Reg handle_meta[] = {{"__close", handle_gc, 0}, {"__gc", handle_gc, 0}, {NULL, NULL, 0}};
 static const lsock_Reg core_meta[] = {{"__gc", pool_gc, 0}, {NULL, NULL, 0}};
 
 static void new_meta(lua_State *L, int core, const lsock_Reg *regs) {
