@@ -330,6 +330,7 @@ int lsock_pause(lua_State *L, lsock_Op *op, int64_t ns) {
     s->internal = 1;
     op->w = s;
     op->wslot = lua_gettop(L);
+    lua_toclose(L, op->wslot);
   }
   return LSOCK_READ;
 }
