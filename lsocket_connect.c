@@ -9,9 +9,6 @@
 /* RFC 8305, section 8: how long an attempt runs alone before the next address is tried beside it. */
 #define ATTEMPT_DELAY INT64_C(250000000)
 
-/* How often to look again where nothing tells that a connect may go on. */
-#define RETRY_DELAY INT64_C(10000000)
-
 /* Python's default backlog: enough for most, without asking the kernel for its maximum. */
 #define DEFAULT_BACKLOG (SOMAXCONN < 128 ? SOMAXCONN : 128)
 
@@ -46,7 +43,7 @@ static int step_connect(lua_State *L, lsock_Op *op) {
     return 1;
   }
   err = errno;
-  if (err == EAGAIN && op->timeout != 0) return lsock_pause(L, op, RETRY_DELAY); /* a Unix listener's queue is full */
+  if (err == EAGAIN && op->timeout != 0) return lsock_pause(L, op, LSOCK_RETRY); /* a Unix listener's queue is full */
   if ((err != EINPROGRESS && err != EALREADY && err != EINTR) || op->timeout == 0) {
     op->err = err;
     return LSOCK_FAIL;
@@ -429,7 +426,7 @@ static int step_race(lua_State *L, lsock_Op *op) {
   }
   if (!r->group) {
     op->w = NULL;
-    return lsock_pause(L, op, RETRY_DELAY);
+    return lsock_pause(L, op, LSOCK_RETRY);
   }
   op->w = lua_touserdata(L, r->group);
   op->wslot = r->group;

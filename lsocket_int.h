@@ -267,6 +267,9 @@ void lsock_turn(lua_State *L);
 #define LSOCK_DONTWAIT(op) 0
 #endif
 
+/* How often to look again (ns) where nothing tells that an operation may go on. */
+#define LSOCK_RETRY INT64_C(10000000)
+
 /* Result of a step that wants to be called again in ns nanoseconds, whatever happens meanwhile. */
 int lsock_pause(lua_State *L, lsock_Op *op, int64_t ns);
 

@@ -225,7 +225,12 @@ static int step_sendto(lua_State *L, lsock_Op *op) {
   if (r < 0) return r;
   n = sendto(op->s->fd, op->data, op->len, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op), &op->addr.u.sa,
              op->addr.len);
-  if (n < 0) return lsock_again(op, LSOCK_WRITE);
+  if (n < 0) {
+    r = lsock_again(op, LSOCK_WRITE);
+    /* poll(2) knows nothing of the queue of a Unix socket that this one is not connected to */
+    if (r == LSOCK_WRITE && op->s->family == AF_UNIX && op->timeout != 0) return lsock_pause(L, op, LSOCK_RETRY);
+    return r;
+  }
   lua_pushinteger(L, (lua_Integer)n);
   return 1;
 }
