@@ -256,7 +256,7 @@ static int grow(lsock_Hostent *h) {
 }
 
 static int host_result(const struct hostent *res, int rc, int *herr) {
-  if (rc == 0 && res) return 0;
+  if (rc == 0 && res) return *herr = 0; /* glibc leaves 1 there for names that /etc/hosts knows */
   if (rc != 0 && *herr == NETDB_INTERNAL) errno = rc;
   if (*herr == 0) *herr = HOST_NOT_FOUND;
   return *herr;

@@ -43,17 +43,20 @@ struct lsock_Pool {
 
 /* ---------------------------------------------------------------- lookups */
 
+/* EAI_SYSTEM and NETDB_INTERNAL mean errno, which glibc does not always set. */
 static int gai_failed(lsock_Job *j, int rc) {
+  int system = rc == EAI_SYSTEM && errno != 0;
   if (rc == 0) return 0;
-  j->cls = rc == EAI_SYSTEM ? LSOCK_ERROR : LSOCK_GAIERROR;
-  j->err = rc == EAI_SYSTEM ? errno : rc;
+  j->cls = system ? LSOCK_ERROR : LSOCK_GAIERROR;
+  j->err = system ? errno : rc;
   return 1;
 }
 
 static void host_result(lsock_Job *j, int herr) {
+  int system = herr == NETDB_INTERNAL && errno != 0;
   if (herr == 0) return;
-  j->cls = herr == NETDB_INTERNAL ? LSOCK_ERROR : LSOCK_HERROR;
-  j->err = herr == NETDB_INTERNAL ? errno : herr;
+  j->cls = system ? LSOCK_ERROR : LSOCK_HERROR;
+  j->err = system ? errno : herr;
 }
 
 static void run_by_addr(lsock_Job *j) {
@@ -70,6 +73,7 @@ static void run_by_addr(lsock_Job *j) {
 
 static void run(lsock_Job *j) {
   int herr = 0;
+  errno = 0;
   switch (j->kind) {
     case ADDRINFO: gai_failed(j, getaddrinfo(j->host, j->serv, &j->hints, &j->list)); break;
     case NAMEINFO:

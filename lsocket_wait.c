@@ -191,6 +191,7 @@ static int kept_end(lua_State *L) {
 static int hook_wait(lua_State *L, lsock_Op **opp) {
   lsock_Op *op = *opp;
   unsigned char bit = op->want == LSOCK_READ ? 1 : 2;
+  if (op->w->waiting & bit) lua_gc(L, LUA_GCCOLLECT); /* it may be a coroutine that is dead or forgotten */
   if (op->w->waiting & bit) {
     op->err = EBUSY;
     op->msg = "another coroutine already waits for this";

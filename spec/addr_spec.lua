@@ -537,7 +537,8 @@ describe("an address that the library returns", function()
     local show = debug.getmetatable(a).__tostring
     for shown, v in pairs {
       ["{}"] = {}, ["host"] = {"host"}, ["host:1.5"] = {"host", 1.5}, ["host:port"] = {"host", "port"},
-      ["[a:b]:1"] = {"a:b", 1}, ["[a:b]"] = {"a:b"}, ["{1, 2, 3}"] = {1, 2, 3}, ["{boolean, x, table}"] = {true, "x", {}},
+      ["[a:b]:1"] = {"a:b", 1}, ["[a:b]"] = {"a:b"}, ["{1, 2, 3}"] = {1, 2, 3},
+      ["{boolean, x, table}"] = {true, "x", {}},
       ["{host, boolean}"] = {"host", true}, ["unix:/x"] = {path = "/x"}, ["unix:@x"] = {path = "\0x"},
       ["unix:"] = {path = ""}, ["h:5"] = {host = "h", port = 5},
       ["{1, 2, 3, 4, 5, 6, 7, 8}"] = {1, 2, 3, 4, 5, 6, 7, 8, 9},

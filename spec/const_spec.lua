@@ -209,7 +209,7 @@ for name in dir(socket):
     else: print(name, 'other', '-')
 ]]
   local names = {}
-  for line in output_of("python3 -c \"" .. script .. "\" 2>/dev/null"):gmatch("[^\n]+") do
+  for line in output_of("python3 -I -c \"" .. script .. "\" 2>/dev/null"):gmatch("[^\n]+") do
     local name, kind, value = line:match("^(%S+) (%S+) (.*)$")
     names[#names + 1] = {name = name, kind = kind, value = value}
   end
