@@ -53,7 +53,11 @@ enum { /* user values of the core */
        LSOCK_UV_ADDR,    /* form of address -> its metatable */
        LSOCK_UV_INFO,    /* metatable of getaddrinfo's entries */
        LSOCK_UV_EAGAIN,  /* operation -> its would-block error */
-       LSOCK_UV_COUNT = LSOCK_UV_EAGAIN
+       LSOCK_UV_BUFFER,  /* metatable of buffers */
+  LSOCK_UV_CONTROL, /* metatable of received control messages ... */
+  LSOCK_UV_RIGHTS,  /* ... and of the descriptors among them */
+  LSOCK_UV_FILE,    /* metatable of files */
+  LSOCK_UV_COUNT = LSOCK_UV_FILE
 };
 
 #define lsock_pushcore(L, uv) ((void)lua_getiuservalue((L), LSOCK_UP_CORE, (uv)))
@@ -242,6 +246,7 @@ struct lsock_Op {
   int kept;           /* stack index of the userdata that holds this operation; 0: it is on the C stack */
   int mark;           /* the bit set in w->waiting */
   int state, slot;    /* the step's own; slot is a stack index */
+  char *into;         /* room to receive that is the caller's, or on the stack */
   lsock_Addr addr;    /* unset */
 };
 
@@ -284,6 +289,42 @@ void lsock_settimeout(lsock_Sock *s, int64_t ns);
 void lsock_mode(lsock_Sock *s, int nonblocking);
 
 void lsock_open_wait(lua_State *L, int core);
+
+/* ---------------------------------------------------------------- bytes (lsocket_buf.c, lsocket_io.c) */
+
+/* A string, a number's text or a buffer at `arg`; argument error for others. Valid while it stays on the stack. */
+const char *lsock_checkbytes(lua_State *L, int arg, size_t *len);
+
+/* A buffer's bytes, to be written. */
+char *lsock_checkbuffer(lua_State *L, int arg, size_t *len);
+
+/* A byte count for one receive. */
+size_t lsock_checksize(lua_State *L, int arg);
+
+/* Room for one attempt to receive op->len bytes; lsock_ownroom: room that outlives a wait. */
+char *lsock_room(lua_State *L, lsock_Op *op);
+char *lsock_ownroom(lua_State *L, lsock_Op *op);
+
+/* Pushes what an attempt received: nil at the end, or the bytes; their count if op->state is LSOCK_COUNT. */
+enum { LSOCK_COUNT = 1 };
+void lsock_pushreceived(lua_State *L, const lsock_Op *op, const char *p, ssize_t n);
+
+/* op->flags from an optional argument; those in `now` never wait. */
+void lsock_optflags(lua_State *L, int arg, lsock_Op *op, int now);
+#if defined(MSG_DONTWAIT)
+#define LSOCK_SEND_NOW MSG_DONTWAIT
+#else
+#define LSOCK_SEND_NOW 0
+#endif
+#if defined(MSG_ERRQUEUE) /* recv(2), send(2) */
+#define LSOCK_RECEIVE_NOW (LSOCK_SEND_NOW | MSG_ERRQUEUE | MSG_OOB)
+#else
+#define LSOCK_RECEIVE_NOW (LSOCK_SEND_NOW | MSG_OOB)
+#endif
+
+void lsock_open_buf(lua_State *L, int core);
+void lsock_open_msg(lua_State *L, int core);
+void lsock_open_file(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- names (lsocket_resolve.c) */
 
@@ -337,6 +378,7 @@ static inline void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *nam
   op->done = 0;
   op->err = op->cls = op->address = op->extra = 0;
   op->nowait = op->coop = op->want = op->kept = op->mark = op->state = op->slot = 0;
+  op->into = NULL;
 }
 
 /* An operation on the socket at index 1; argument error if it is none. */
@@ -375,6 +417,9 @@ static inline int lsock_run(lua_State *L, lsock_Op *op) {
 extern const lsock_Reg lsock_opt_methods[];
 extern const lsock_Reg lsock_io_methods[];
 extern const lsock_Reg lsock_connect_methods[];
+extern const lsock_Reg lsock_msg_methods[];
+extern const lsock_Reg lsock_file_methods[];
+extern const lsock_Reg lsock_sendfile_methods[];
 void lsock_open_connect(lua_State *L, int core);
 
 #endif
