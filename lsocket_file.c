@@ -70,15 +70,7 @@ static void reserve(lua_State *L, Bytes *b, int uv, size_t n, size_t size) {
 
 /* ---------------------------------------------------------------- operations */
 
-static int is_closed(lua_State *L, const char *name) {
-  lsock_Fail e = {0};
-  e.err = EBADF;
-  e.op = name;
-  e.msg = "file is closed";
-  return lsock_fail(L, &e);
-}
-
-static int not_open_for(lua_State *L, const char *name, const char *what) {
+static int unusable(lua_State *L, const char *name, const char *what) {
   lsock_Fail e = {0};
   e.err = EBADF;
   e.op = name;
@@ -87,19 +79,18 @@ static int not_open_for(lua_State *L, const char *name, const char *what) {
 }
 
 /* An operation of the file at index 1 on its socket, which goes to the top of the stack. */
-static void file_op(lua_State *L, lsock_Op *op, const File *f, const char *name, lsock_Step step, int dir) {
+static void file_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
   lua_getiuservalue(L, 1, UV_SOCKET);
   lsock_op_on(L, op, lua_gettop(L), name, step, dir);
   op->file = 1;
-  (void)f;
 }
 
 /* ---------------------------------------------------------------- reading */
 
 /*
 ** A read in progress: op->done counts the bytes of `in` that finished formats use, op->len those that the current one
-** has looked at, op->state is that format's number, op->slot the stack index of the first format, op->extra2 their
-** number. Results lie above the socket.
+** has looked at, op->state is that format's number; op->slot is the stack index of the first of op->formats. Results lie on
+** top of the stack.
 */
 enum { FOUND, MISSING, ENDED }; /* a format's outcome: done, needs more bytes, no bytes and never will be */
 
@@ -290,6 +281,16 @@ static int step_read(lua_State *L, lsock_Op *op) {
   }
 }
 
+/* The common case without an operation: a whole line waits in the buffer. */
+static int quick_line(lua_State *L, File *f) {
+  const char *p = f->in.p + f->in.from;
+  const char *nl = waiting(&f->in) ? memchr(p, '\n', waiting(&f->in)) : NULL;
+  if (!nl) return 0;
+  lua_pushlstring(L, p, (size_t)(nl - p));
+  consume(f, (size_t)(nl - p) + 1);
+  return 1;
+}
+
 static void check_formats(lua_State *L, int first, int n) {
   int i;
   for (i = first; i < first + n; i++) {
@@ -306,10 +307,11 @@ static void check_formats(lua_State *L, int first, int n) {
 static int read_formats(lua_State *L, const char *name, int n) {
   lsock_Op op;
   File *f = check_file(L, 1);
+  if (n == 0 && f->s && quick_line(L, f)) return 1;
   check_formats(L, 2, n);
-  if (!f->s) return is_closed(L, name);
-  if (!f->readable) return not_open_for(L, name, "file is not open for reading");
-  file_op(L, &op, f, name, step_read, LSOCK_RD);
+  if (!f->s) return unusable(L, name, "file is closed");
+  if (!f->readable) return unusable(L, name, "file is not open for reading");
+  file_op(L, &op, name, step_read, LSOCK_RD);
   op.slot = 2;
   op.formats = n;
   op.turn = f->turn;
@@ -342,6 +344,7 @@ static int file_lines(lua_State *L) {
   int i, n = lua_gettop(L) - 1;
   check_file(L, 1);
   check_formats(L, 2, n);
+  if (n == 1 && format_letter(L, 2) == 'l') n = 0;
   lua_pushvalue(L, LSOCK_UP_CORE);
   lua_pushboolean(L, 0);
   lua_pushvalue(L, 1);
@@ -415,10 +418,10 @@ static int file_write(lua_State *L) {
   int i, n = lua_gettop(L) - 1;
   size_t len;
   for (i = 2; i <= n + 1; i++) lsock_checkbytes(L, i, &len);
-  if (!f->s) return is_closed(L, "write");
-  if (!f->writable) return not_open_for(L, "write", "file is not open for writing");
+  if (!f->s) return unusable(L, "write", "file is closed");
+  if (!f->writable) return unusable(L, "write", "file is not open for writing");
   if (f->buffering != NONE && f->out.room == 0) reserve(L, &f->out, UV_OUT, f->size > 1 ? f->size : DEFAULT_SIZE, 0);
-  file_op(L, &op, f, "write", step_write, LSOCK_WR);
+  file_op(L, &op, "write", step_write, LSOCK_WR);
   op.slot = 2;
   op.formats = n;
   op.len = 0;
@@ -438,9 +441,9 @@ static int step_flush(lua_State *L, lsock_Op *op) {
 static int file_flush(lua_State *L) {
   lsock_Op op;
   File *f = check_file(L, 1);
-  if (!f->s) return is_closed(L, "flush");
+  if (!f->s) return unusable(L, "flush", "file is closed");
   lua_settop(L, 1);
-  file_op(L, &op, f, "flush", step_flush, LSOCK_WR);
+  file_op(L, &op, "flush", step_flush, LSOCK_WR);
   return lsock_run(L, &op);
 }
 
@@ -479,9 +482,9 @@ static int close_failed(lua_State *L, lsock_Op *op) {
 static int file_close(lua_State *L) {
   lsock_Op op;
   File *f = check_file(L, 1);
-  if (!f->s) return is_closed(L, "close");
+  if (!f->s) return unusable(L, "close", "file is closed");
   lua_settop(L, 1);
-  file_op(L, &op, f, "close", step_close, LSOCK_WR);
+  file_op(L, &op, "close", step_close, LSOCK_WR);
   op.partial = close_failed;
   return lsock_run(L, &op);
 }
@@ -493,7 +496,7 @@ static int file_scope(lua_State *L) {
   if (!f->s) return 0;
   if (lua_isnoneornil(L, 2) && waiting(&f->out) > 0) {
     lua_settop(L, 1);
-    file_op(L, &op, f, "close", step_close, LSOCK_WR);
+    file_op(L, &op, "close", step_close, LSOCK_WR);
     op.partial = close_failed;
     return lsock_run(L, &op);
   }
@@ -522,7 +525,7 @@ static int file_setvbuf(lua_State *L) {
   Buffering b = (Buffering)luaL_checkoption(L, 2, NULL, names);
   lua_Integer size = luaL_optinteger(L, 3, DEFAULT_SIZE);
   luaL_argcheck(L, size > 0 && (lua_Unsigned)size < SIZE_MAX_BUF, 3, "size is out of range");
-  if (!f->s) return is_closed(L, "setvbuf");
+  if (!f->s) return unusable(L, "setvbuf", "file is closed");
   f->buffering = b;
   if (b != NONE && f->out.room < (size_t)size) reserve(L, &f->out, UV_OUT, (size_t)size, (size_t)size);
   lua_pushboolean(L, 1);
@@ -577,7 +580,7 @@ static int sock_makefile(lua_State *L) {
   lua_Integer size = luaL_optinteger(L, 3, -1);
   File *f;
   luaL_argcheck(L, size < (lua_Integer)SIZE_MAX_BUF, 3, "buffer is too large");
-  if (lsock_isclosed(s)) return not_open_for(L, "makefile", "socket is closed");
+  if (lsock_isclosed(s)) return unusable(L, "makefile", "socket is closed");
   f = lua_newuserdatauv(L, sizeof *f, 3);
   memset(f, 0, sizeof *f);
   f->seal = FILE_SEAL(core, f);

@@ -88,7 +88,12 @@ typedef struct lsock_Sock {
   unsigned char waiting;     /* directions in which a coroutine waits */
   unsigned char likely_idle; /* directions in which the last operation had to wait */
   unsigned char internal;    /* ours alone: no warning when collected */
+  unsigned char closing;     /* closed but for its files */
+  int files;                 /* open ones, of makefile */
 } lsock_Sock;
+
+/* For everybody but its files. */
+#define lsock_isclosed(s) ((s)->fd == LSOCK_NOFD || (s)->closing)
 
 #define LSOCK_SEAL(core, s) ((uintptr_t)(s) ^ (core)->secret)
 
@@ -200,6 +205,12 @@ const char *lsock_getstr(lua_State *L, int arg, int i, const char *name, size_t 
 int lsock_getif(lua_State *L, int arg, int i, const char *name, unsigned *index);
 void lsock_pushif(lua_State *L, unsigned index);
 
+/* Gives the table on top, whose positional items have these names, a metatable for them. */
+void lsock_setfields(lua_State *L, const char *const *fields);
+
+/* Argument error for a key of the table at `arg` that is not in the list. */
+void lsock_checkkeys(lua_State *L, int arg, const char *const keys[]);
+
 void lsock_open_addr(lua_State *L, int core);
 void lsock_open_inet(lua_State *L, int core);
 
@@ -247,6 +258,10 @@ struct lsock_Op {
   int mark;           /* the bit set in w->waiting */
   int state, slot;    /* the step's own; slot is a stack index */
   char *into;         /* room to receive that is the caller's, or on the stack */
+  int handle;         /* stack index of the job's handle */
+  int file;           /* for a file of makefile's: goes on after the socket's own close */
+  int formats, flush; /* lsocket_file.c */
+  unsigned turn;
   lsock_Addr addr;    /* unset */
 };
 
@@ -367,7 +382,6 @@ static inline lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Cor
 
 static inline void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name, lsock_Step step, int dir) {
   op->core = core;
-  op->self = op->wslot = 1;
   op->step = step;
   op->name = name;
   op->dir = dir;
@@ -379,16 +393,24 @@ static inline void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *nam
   op->err = op->cls = op->address = op->extra = 0;
   op->nowait = op->coop = op->want = op->kept = op->mark = op->state = op->slot = 0;
   op->into = NULL;
+  op->handle = op->file = op->formats = op->flush = 0;
+  op->turn = 0;
 }
 
-/* An operation on the socket at index 1; argument error if it is none. */
-static inline void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
+/* An operation on the socket at index `self`; argument error if it is none. */
+static inline void lsock_op_on(lua_State *L, lsock_Op *op, int self, const char *name, lsock_Step step, int dir) {
   lsock_Core *core = lsock_core(L);
-  lsock_Sock *s = lsock_checksock(L, 1, core);
+  lsock_Sock *s = lsock_checksock(L, self, core);
   op->s = op->w = s;
   op->fd = s->fd;
   op->timeout = s->timeout;
+  op->self = op->wslot = self;
   lsock_op_init(op, core, name, step, dir);
+}
+
+/* On that at index 1. */
+static inline void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
+  lsock_op_on(L, op, 1, name, step, dir);
 }
 
 /* An operation without a socket, bounded by the default timeout. */
@@ -396,6 +418,7 @@ static inline void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, l
   lsock_Core *core = lsock_core(L);
   op->s = op->w = NULL;
   op->fd = LSOCK_NOFD;
+  op->self = op->wslot = 1;
   op->timeout = core->default_timeout;
   lsock_op_init(op, core, name, step, LSOCK_RD);
 }
@@ -403,7 +426,7 @@ static inline void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, l
 /* lsock_drive; a blocking socket's first attempt, mostly its last, needs nothing of the driver. */
 static inline int lsock_run(lua_State *L, lsock_Op *op) {
   lsock_Sock *s = op->s;
-  if (lsock_likely(s && s->fd != LSOCK_NOFD && op->timeout < 0 && !op->core->hook && !s->nonblocking)) {
+  if (lsock_likely(s && s->fd != LSOCK_NOFD && op->timeout < 0 && !op->core->hook && !(s->nonblocking | s->closing))) {
     int r;
     op->deadline = INT64_MAX;
     r = op->step(L, op);
