@@ -18,7 +18,8 @@ static int fail(lua_State *L, int err, const char *op, const char *msg) {
 
 static lua_Integer check_range(lua_State *L, int arg, lua_Integer max) {
   lua_Integer v = luaL_checkinteger(L, arg);
-  if (v < 0 || v > max) luaL_argerror(L, arg, lua_pushfstring(L, "must be 0-%I, got %I", (LUAI_UACINT)max, (LUAI_UACINT)v));
+  if (v < 0 || v > max)
+    luaL_argerror(L, arg, lua_pushfstring(L, "must be 0-%I, got %I", (LUAI_UACINT)max, (LUAI_UACINT)v));
   return v;
 }
 
@@ -85,7 +86,7 @@ static int mod_if_nameindex(lua_State *L) {
   struct { /* a copy, as building the table may raise a memory error */
     unsigned index;
     char name[IF_NAMESIZE];
-  } *copy;
+  } * copy;
   size_t n = 0, k;
   list = if_nameindex();
   if (!list) return fail(L, errno, "if_nameindex", NULL);

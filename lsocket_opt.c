@@ -98,6 +98,7 @@ static int sock_setsockopt(lua_State *L) {
   }
   luaL_argcheck(L, len <= OPTION_MAX, 4, "longer than 65536 bytes");
   if (s->fd == LSOCK_NOFD) return closed(L, "setsockopt");
+  /* cppcheck-suppress nullPointer ; AF_ALG takes a length without bytes */
   if (setsockopt(s->fd, level, name, p, (socklen_t)len) < 0) return lsock_failno(L, errno, "setsockopt");
   note_option(s, level, name);
   lua_settop(L, 1);

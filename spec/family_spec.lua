@@ -183,7 +183,7 @@ describe("AF_PACKET {ifname, proto [, pkttype [, hatype [, addr]]]}", function()
   it("names what is wrong", function()
     needs "AF_PACKET"
     local good = {LO, 3, 0, 1, "abcdef"}
-    refuses(socket.AF_PACKET, 0, good, 1, "no-such-if", "ifname: no interface 'no-such-if'")
+    refuses(socket.AF_PACKET, 0, good, 1, "no-such-if", "no such interface")
     refuses(socket.AF_PACKET, 0, good, 1, ("x"):rep(16), "ifname is longer than 15 bytes")
     refuses(socket.AF_PACKET, 0, good, 1, "l\0o", "ifname contains a zero byte")
     refuses(socket.AF_PACKET, 0, good, 2, 65536, "proto must be 0-65535, got 65536")
@@ -204,6 +204,16 @@ describe("AF_PACKET {ifname, proto [, pkttype [, hatype [, addr]]]}", function()
     assert.are.equal(("i"):rep(20), socket.unpackaddr(infiniband .. "more").addr)
     local lying = whole:sub(1, 11) .. "\255" .. ("i"):rep(8)
     assert.are.equal(("i"):rep(8), socket.unpackaddr(lying).addr)
+  end)
+
+  it("cannot be bound to an interface that is not there: ENODEV", function()
+    needs "AF_PACKET"
+    local s <close> = open(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+    if not s then pending "packet sockets are for root" end
+    local ok, e = s:try_bind {"no-such-if", 3}
+    assert.is_nil(ok)
+    assert.are.equal("ENODEV", e.code)
+    assert.are.equal("bind no-such-if:3: No such device (ENODEV)", (tostring(e):gsub("^.-: ", "")))
   end)
 
   it("captures a datagram on lo, leaving and arriving", function()
@@ -332,7 +342,7 @@ describe("AF_CAN", function()
     for _, proto in ipairs {socket.CAN_RAW, socket.CAN_BCM} do
       check(socket.AF_CAN, proto, {"ifname"}, {""}, bytes("", ""))
       check(socket.AF_CAN, proto, {"ifname"}, {LO}, bytes(LO, ""))
-      refuses(socket.AF_CAN, proto, {LO}, 1, "no-such-if", "ifname: no interface 'no-such-if'")
+      refuses(socket.AF_CAN, proto, {LO}, 1, "no-such-if", "no such interface")
       refuses(socket.AF_CAN, proto, {LO}, 1, nil, "ifname must be a string, got nil")
     end
   end)
