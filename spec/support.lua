@@ -26,7 +26,7 @@ end
 -- The same of a Lua program; options: before (shell commands), args, leaks.
 function M.run(code, options)
   options = options or {}
-  return M.output(("%s exec %s - %s <<'END-OF-LUA'\n%s\nEND-OF-LUA\n"):format(
+  return M.output(("%s %s - %s <<'END-OF-LUA'\n%s\nEND-OF-LUA\n"):format(
     options.before or "", h.lua(options), options.args or "", code))
 end
 
@@ -41,6 +41,11 @@ end
 -- Is there a program of that name?
 function M.has(program)
   return (os.execute(("command -v %s >/dev/null 2>&1"):format(program)))
+end
+
+-- Shell words that start a program with no signal ignored, where env(1) can.
+function M.default_signals()
+  return os.execute "env --default-signal=PIPE true 2>/dev/null" and "exec env --default-signal=PIPE" or ""
 end
 
 function M.kill(pid, signal)
