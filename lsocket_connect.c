@@ -341,8 +341,7 @@ static int race_over(lua_State *L, lsock_Op *op) {
   if (op->state == START) return -1;
   r = race_of(L, op);
   for (i = 0; i < r->next; i++)
-    if (r->try[i].s) lost(L, op, r, i, op->cls == LSOCK_TIMEOUT ? ETIMEDOUT : ECANCELED);
-  if (op->cls == LSOCK_TIMEOUT) op->err = ETIMEDOUT;
+    if (r->try[i].s) lost(L, op, r, i, op->err);
   lua_createtable(L, 0, 1);
   lua_pushvalue(L, r->errors);
   lua_setfield(L, -2, "errors");

@@ -161,6 +161,11 @@ describe("an IPv4 address", function()
 end)
 
 describe("an IPv6 address", function()
+  it("is known to the library: socket.has_ipv6", function()
+    assert.is_true(socket.has_ipv6)
+    assert.equal(28, #packaddr(INET6, {"::", 0}))
+  end)
+
   it("is {host, port [, flowinfo [, scope_id]]}", function()
     assert.equal(sockaddr_in6(LOOPBACK6, 80), packaddr(INET6, {"::1", 80}))
     assert.equal(sockaddr_in6(LOOPBACK6, 80, 5), packaddr(INET6, {"::1", 80, 5}))

@@ -6,8 +6,10 @@ local socket = require "socket"
 
 local M = {}
 
--- The descriptors this process has open.
+-- How many descriptors this process has open, apart from garbage.
 function M.descriptors()
+  collectgarbage()
+  collectgarbage()
   local n = 0
   for _ in lfs.dir "/proc/self/fd" do n = n + 1 end
   return n
@@ -24,7 +26,7 @@ end
 -- The same of a Lua program; options: before (shell commands), args, leaks.
 function M.run(code, options)
   options = options or {}
-  return M.output(("%s exec %s - %s <<'END-OF-LUA'\n%s\nEND-OF-LUA\n"):format(
+  return M.output(("%s %s - %s <<'END-OF-LUA'\n%s\nEND-OF-LUA\n"):format(
     options.before or "", h.lua(options), options.args or "", code))
 end
 
@@ -39,6 +41,11 @@ end
 -- Is there a program of that name?
 function M.has(program)
   return (os.execute(("command -v %s >/dev/null 2>&1"):format(program)))
+end
+
+-- Shell words that start a program with no signal ignored, where env(1) can.
+function M.default_signals()
+  return os.execute "env --default-signal=PIPE true 2>/dev/null" and "exec env --default-signal=PIPE" or ""
 end
 
 function M.kill(pid, signal)
@@ -116,9 +123,10 @@ end
 -- The module spectools, compiled now (spec/host/spectools.c); leaves a test where that does not work.
 function M.tools(pending)
   if package.loaded.spectools then return package.loaded.spectools end
-  local library = os.tmpname()
+  local library, cc = os.tmpname(), os.getenv "CC" or ""
+  if cc == "" then cc = "cc" end
   local built = os.execute(("%s -shared -fPIC $(pkg-config --cflags lua5.4 2>/dev/null || pkg-config --cflags lua-5.4)"
-    .. " -o %s %s 2>/dev/null"):format(os.getenv "CC" or "cc", library, h.root .. "/spec/host/spectools.c"))
+    .. " -o %s %s 2>/dev/null"):format(cc, library, h.root .. "/spec/host/spectools.c"))
   if not built then
     os.remove(library)
     pending "needs a C compiler and Lua's headers"

@@ -22,9 +22,9 @@ local RCODES = {NOERROR = 0, FORMERR = 1, SERVFAIL = 2, NXDOMAIN = 3, REFUSED = 
 
 -- The labels of a name from position i on, joined by dots; the position after them.
 local function read_name(packet, i)
-  local labels, n = {}, nil
+  local labels = {}
   repeat
-    n = packet:byte(i)
+    local n = packet:byte(i)
     labels[#labels + 1] = packet:sub(i + 1, i + n)
     i = i + 1 + n
   until n == 0
@@ -45,10 +45,11 @@ local WRITE = {
 
 -- `name` is nil for the name asked about.
 local function record(name, type, value)
-  return (name and write_name(name) or "\xC0\x0C") .. string.pack(">I2 I2 I4 s2", NUMBERS[type], 1, 0, WRITE[type](value))
+  local owner = name and write_name(name) or "\xC0\x0C"
+  return owner .. string.pack(">I2 I2 I4 s2", NUMBERS[type], 1, 0, WRITE[type](value))
 end
 
--- The answer to a query: the packet (nil: say nothing), the seconds to wait before it is sent, and what was asked.
+-- The answer to a query: the packet (nil: say nothing), the seconds to wait before it is sent, what was asked.
 function M.answer(zone, query)
   local id, flags = string.unpack(">I2 I2", query)
   local name, at = read_name(query, 13)

@@ -11,6 +11,8 @@
 -- and modules; it sees copies. What it asserts counts, and `asked()` in there
 -- lists the questions that reached the DNS server since it began.
 
+-- luacheck: globals pending
+
 local helper = require "spec.helper"
 
 local M = {}
@@ -81,7 +83,6 @@ local function program(f, questions)
     local ok, message = xpcall(F[1], function(e)
       return tostring(e) .. "\n" .. debug.traceback("", 2)
     end)
-    collectgarbage() collectgarbage()
     if not ok then io.stderr:write(message, "\n") os.exit(1, true) end
   ]]):format(questions, table.concat(seen.code, "\n"))
 end
@@ -137,36 +138,36 @@ local function start(self)
   self.enter = ("nsenter -t %d -m -n%s"):format(self.pid, flags:find "r" and " -U --preserve-credentials" or "")
 end
 
--- Runs a shell command in there, bounded in time: how it ended, and what it printed.
-function Net:run(command)
+local function ready(self)
   if not self.started then
     self.started = true
     start(self)
   end
   if self.why then pending(self.why) end
+end
+
+-- Runs a shell command in there, bounded in time: how it ended, and what it printed.
+function Net:run(command)
+  ready(self)
   return run(("exec timeout 30 %s sh -c %s"):format(self.enter, helper.quote(command)))
 end
 
--- The beginning of a command that runs the function; the path of its program, to be removed.
+-- The path of a program that calls a function, for run(); to be removed.
 function Net:script(f)
+  ready(self)
   local path = os.tmpname()
-  write(path, program(f, (self.folder or "") .. "/questions"))
+  write(path, program(f, self.folder .. "/questions"))
   return path
 end
 
--- A function for it(); `before` goes before the command, such as strace(1) with its options.
+-- A function for it(); `before` goes before the command: strace(1) or prlimit(1) with its options.
 function Net:inside(f, before)
   return function()
-    if not self.started then
-      self.started = true
-      start(self)
-    end
-    if self.why then pending(self.why) end
+    if before and not self:run(before .. " true") then pending("does not work here: " .. before) end
     local path = self:script(f)
     local ok, text = self:run(("%s %s %s"):format(before or "", helper.lua {leaks = not before}, path))
     os.remove(path)
     if not ok then error(text, 0) end
-    return text
   end
 end
 
