@@ -247,14 +247,18 @@ static const lsock_Reg buf_meta[] = {
 
 static const lsock_Reg buf_functions[] = {{"buffer", mod_buffer, 0}, {NULL, NULL, 0}};
 
-/* A method that ends in a function of the string library, if the host has opened that. */
+/* A method that ends in a function of the string library, if the host has opened that: upvalue 2 is it, or nil. */
 static void add_string_method(lua_State *L, int core, const char *name, lua_CFunction f) {
-  lua_pushvalue(L, core);
+  int top = lua_gettop(L);
   lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-  if (!lua_istable(L, -1) || lua_getfield(L, -1, LUA_STRLIBNAME) != LUA_TTABLE || !lua_getfield(L, -1, name)) {
-    lua_settop(L, lua_gettop(L));
+  if (lua_istable(L, -1) && lua_getfield(L, -1, "string") == LUA_TTABLE)
+    lua_getfield(L, -1, name);
+  else
     lua_pushnil(L);
-  }
+  lua_replace(L, top + 1);
+  lua_settop(L, top + 1);
+  lua_pushvalue(L, core);
+  lua_insert(L, -2);
   lua_pushcclosure(L, f, 2);
   lua_setfield(L, -2, name);
 }

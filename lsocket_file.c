@@ -26,8 +26,8 @@ typedef struct File {
   uintptr_t seal;
   lsock_Sock *s; /* NULL when closed */
   Bytes in, out;
-  size_t size;     /* of new buffers */
-  unsigned turn;   /* counts what was taken out of `in`, to notice that somebody else did */
+  size_t size;   /* of new buffers */
+  unsigned turn; /* counts what was taken out of `in`, to notice that somebody else did */
   int readable, writable;
   Buffering buffering;
 } File;
@@ -36,7 +36,8 @@ typedef struct File {
 
 static File *check_file(lua_State *L, int arg) {
   File *f = lua_touserdata(L, arg);
-  if (!f || lua_rawlen(L, arg) != sizeof *f || f->seal != FILE_SEAL(lsock_core(L), f)) luaL_typeerror(L, arg, "socket file");
+  if (!f || lua_rawlen(L, arg) != sizeof *f || f->seal != FILE_SEAL(lsock_core(L), f))
+    luaL_typeerror(L, arg, "socket file");
   return f;
 }
 
@@ -153,10 +154,10 @@ static int scan_count(lua_State *L, lsock_Op *op, File *f, size_t want, int ende
 
 typedef struct Numeral {
   const char *p;
-  size_t n, at;            /* bytes at hand, and used */
+  size_t n, at; /* bytes at hand, and used */
   char text[NUMERAL_MAX + 1];
   size_t len;
-  int short_of;            /* the bytes at hand did not suffice */
+  int short_of; /* the bytes at hand did not suffice */
 } Numeral;
 
 static int peek(Numeral *u) {
@@ -599,9 +600,9 @@ static int sock_makefile(lua_State *L) {
 const lsock_Reg lsock_file_methods[] = {{"makefile", sock_makefile, 1}, {NULL, NULL, 0}};
 
 static const lsock_Reg file_methods[] = {
-    {"close", file_close, 1}, {"fileno", file_fileno, 0}, {"flush", file_flush, 1},
-    {"lines", file_lines, 0}, {"read", file_read, 1},     {"seek", file_seek, 1},
-    {"setvbuf", file_setvbuf, 1}, {"write", file_write, 1}, {NULL, NULL, 0}};
+    {"close", file_close, 1},     {"fileno", file_fileno, 0}, {"flush", file_flush, 1},
+    {"lines", file_lines, 0},     {"read", file_read, 1},     {"seek", file_seek, 1},
+    {"setvbuf", file_setvbuf, 1}, {"write", file_write, 1},   {NULL, NULL, 0}};
 
 static const lsock_Reg file_meta[] = {
     {"__close", file_scope, 0}, {"__gc", file_gc, 0}, {"__tostring", file_tostring, 0}, {NULL, NULL, 0}};

@@ -54,10 +54,10 @@ enum { /* user values of the core */
        LSOCK_UV_INFO,    /* metatable of getaddrinfo's entries */
        LSOCK_UV_EAGAIN,  /* operation -> its would-block error */
        LSOCK_UV_BUFFER,  /* metatable of buffers */
-  LSOCK_UV_CONTROL, /* metatable of received control messages ... */
-  LSOCK_UV_RIGHTS,  /* ... and of the descriptors among them */
-  LSOCK_UV_FILE,    /* metatable of files */
-  LSOCK_UV_COUNT = LSOCK_UV_FILE
+       LSOCK_UV_CONTROL, /* metatable of received control messages ... */
+       LSOCK_UV_RIGHTS,  /* ... and of the descriptors among them */
+       LSOCK_UV_FILE,    /* metatable of files */
+       LSOCK_UV_COUNT = LSOCK_UV_FILE
 };
 
 #define lsock_pushcore(L, uv) ((void)lua_getiuservalue((L), LSOCK_UP_CORE, (uv)))
@@ -262,7 +262,7 @@ struct lsock_Op {
   int file;           /* for a file of makefile's: goes on after the socket's own close */
   int formats, flush; /* lsocket_file.c */
   unsigned turn;
-  lsock_Addr addr;    /* unset */
+  lsock_Addr addr; /* unset */
 };
 
 /* Goes on with another socket, at stack index `self`, for what is left of the time. */

@@ -29,12 +29,10 @@
 /* ---------------------------------------------------------------- control buffers */
 
 typedef struct Control {
-  size_t size, len; /* room, and what a message filled of it */
-  union {
-    struct cmsghdr align;
-    char bytes[1];
-  } u;
+  size_t size, len; /* of the bytes that follow: room, and what a message filled of it */
 } Control;
+
+#define CONTROL_BYTES(c) ((char *)((c) + 1))
 
 static Control *new_control(lua_State *L, size_t size) {
   Control *c = lua_newuserdatauv(L, sizeof *c + size, 0);
@@ -45,10 +43,10 @@ static Control *new_control(lua_State *L, size_t size) {
   return c;
 }
 
-static void attach(const Control *c, struct msghdr *h, size_t len) {
+static void attach(Control *c, struct msghdr *h, size_t len) {
   memset(h, 0, sizeof *h);
   if (len == 0) return;
-  h->msg_control = (void *)(uintptr_t)c->u.bytes;
+  h->msg_control = CONTROL_BYTES(c);
   h->msg_controllen = len;
 }
 
@@ -374,7 +372,7 @@ static Msg *check_pieces(lua_State *L, lsock_Op *op, int arg) {
 
 /* Room for one control message of `len` bytes at *at; pointer to its data. */
 static unsigned char *put_header(Control *c, size_t *at, int level, int type, size_t len) {
-  struct cmsghdr *h = (struct cmsghdr *)(void *)(c->u.bytes + *at);
+  struct cmsghdr *h = (struct cmsghdr *)(void *)(CONTROL_BYTES(c) + *at);
   h->cmsg_level = level;
   h->cmsg_type = type;
   h->cmsg_len = CMSG_LEN(len);
@@ -559,7 +557,8 @@ static int sock_sendmsg_afalg(lua_State *L) {
     memcpy(p, &ivlen, sizeof ivlen);
     memcpy(p + sizeof ivlen, iv, len);
   }
-  if (has_assoc) memcpy(put_header(m->control, &at, SOL_ALG, ALG_SET_AEAD_ASSOCLEN, sizeof assoc), &assoc, sizeof assoc);
+  if (has_assoc)
+    memcpy(put_header(m->control, &at, SOL_ALG, ALG_SET_AEAD_ASSOCLEN, sizeof assoc), &assoc, sizeof assoc);
   return lsock_run(L, &op);
 }
 

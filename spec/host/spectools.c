@@ -66,8 +66,10 @@ static int tools_sizeof(lua_State *L) {
 
 int luaopen_spectools(lua_State *L);
 int luaopen_spectools(lua_State *L) {
-  static const luaL_Reg functions[] = {{"poll", tools_poll},     {"sizeof", tools_sizeof},
-                                       {"state", tools_state},   {"userdata", tools_userdata},
+  static const luaL_Reg functions[] = {{"poll", tools_poll},
+                                       {"sizeof", tools_sizeof},
+                                       {"state", tools_state},
+                                       {"userdata", tools_userdata},
                                        {NULL, NULL}};
   luaL_newlib(L, functions);
   return 1;
