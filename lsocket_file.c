@@ -324,9 +324,7 @@ static int read_formats(lua_State *L, const char *name, int n) {
 ** to the end, a number: that many bytes; nil at the end of the stream. As file:read
 */
 static int file_read(lua_State *L) {
-  int n = lua_gettop(L) - 1;
-  check_file(L, 1);
-  return read_formats(L, "read", n);
+  return read_formats(L, "read", lua_gettop(L) - 1);
 }
 
 /* Upvalues as everywhere, then 3 the file, 4 the formats. */
