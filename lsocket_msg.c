@@ -295,9 +295,10 @@ static int sock_recvmsg_into(lua_State *L) {
   m = new_msg(L, &op, count);
   lua_createtable(L, (int)count, 0); /* keeps the buffers while this waits */
   for (i = 0; i < count; i++) {
-    if (lua_rawgeti(L, 2, (lua_Integer)i + 1) != LUA_TUSERDATA)
-      luaL_argerror(L, 2, lua_pushfstring(L, "item %d is no socket buffer", (int)i + 1));
-    m->iov[i].iov_base = lsock_checkbuffer(L, -1, &m->iov[i].iov_len);
+    lua_rawgeti(L, 2, (lua_Integer)i + 1);
+    m->iov[i].iov_base = lsock_tobuffer(L, -1, &m->iov[i].iov_len);
+    if (!m->iov[i].iov_base)
+      luaL_argerror(L, 2, lua_pushfstring(L, "item %d is a %s, not a buffer", (int)i + 1, luaL_typename(L, -1)));
     op.len += m->iov[i].iov_len;
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
@@ -361,10 +362,10 @@ static Msg *check_pieces(lua_State *L, lsock_Op *op, int arg) {
   m = new_msg(L, op, count);
   lua_createtable(L, (int)count, 0); /* keeps the pieces while this waits */
   for (i = 0; i < count; i++) {
-    int t = lua_rawgeti(L, arg, (lua_Integer)i + 1);
-    if (t != LUA_TSTRING && t != LUA_TNUMBER && t != LUA_TUSERDATA)
+    lua_rawgeti(L, arg, (lua_Integer)i + 1);
+    m->iov[i].iov_base = (void *)(uintptr_t)lsock_tobytes(L, -1, &m->iov[i].iov_len);
+    if (!m->iov[i].iov_base)
       luaL_argerror(L, arg, lua_pushfstring(L, "item %d is a %s, not bytes", (int)i + 1, luaL_typename(L, -1)));
-    m->iov[i].iov_base = (void *)(uintptr_t)lsock_checkbytes(L, -1, &m->iov[i].iov_len);
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
   return m;
@@ -393,9 +394,9 @@ static int item_int(lua_State *L, int arg, int item, int field) {
 
 /* Bytes of the item on top; pushes them. */
 static const char *item_data(lua_State *L, int arg, int item, size_t *len) {
-  int t = lsock_getitem(L, item, 3, "data");
-  if (t != LUA_TSTRING && t != LUA_TUSERDATA) luaL_argerror(L, arg, "data of an item must be bytes");
-  return lsock_checkbytes(L, -1, len);
+  const char *p = lsock_getitem(L, item, 3, "data") == LUA_TNUMBER ? NULL : lsock_tobytes(L, -1, len);
+  if (!p) luaL_argerror(L, arg, "data of an item must be bytes");
+  return p;
 }
 
 static void check_items(lua_State *L, Msg *m, int arg) {
@@ -542,11 +543,12 @@ static int sock_sendmsg_afalg(lua_State *L) {
   has_assoc = alg_int(L, "assoclen", &assoc);
   if (has_assoc) size += CMSG_SPACE(sizeof assoc);
   if (lua_getfield(L, 3, "iv") != LUA_TNIL) {
-    iv = lsock_checkbytes(L, -1, &len);
+    iv = lsock_tobytes(L, -1, &len);
+    luaL_argcheck(L, iv, 3, "iv must be bytes");
     luaL_argcheck(L, len <= 4096, 3, "iv is longer than 4096 bytes");
     size += CMSG_SPACE(sizeof ivlen + len);
   }
-  lua_getfield(L, 3, "flags");
+  if (lua_getfield(L, 3, "flags") != LUA_TNIL && !lua_isinteger(L, -1)) luaL_argerror(L, 3, "flags must be an integer");
   lsock_optflags(L, -1, &op, LSOCK_SEND_NOW);
   m = check_pieces(L, &op, 2);
   m->control = new_control(L, size);

@@ -1,0 +1,34 @@
+-- Messages with ancillary data: recvmsg, recvmsg_into, sendmsg, sendmsg_afalg, recv_fds, send_fds.
+
+require "spec.helper"
+local socket = require "socket"
+local support = require "spec.support"
+
+local fails, keep = support.fails, support.keep
+
+after_each(support.close_kept)
+
+local function refuses(message, f, ...)
+  local before = support.descriptors()
+  local ok, e = pcall(f, ...)
+  assert.is_false(ok)
+  assert.equal("string", type(e), tostring(e))
+  assert.matches(message, e, 1, true)
+  assert.equal(before, support.descriptors())
+end
+
+describe("wrong arguments:", function()
+  local a, b
+  before_each(function() a, b = keep(socket.socketpair()) end)
+
+  it("a wrong item of a list is named with the argument it is in", function()
+    refuses("#2 to '?' (item 2 is a table, not bytes)", a.sendmsg, a, {"x", {}})
+    refuses("#2 to '?' (item 1 is a userdata, not bytes)", a.sendmsg, a, {io.stdout})
+    refuses("#2 to '?' (item 1 is a boolean, not bytes)", a.sendmsg, a, {true})
+    refuses("#2 to '?' (item 2 is a userdata, not a buffer)", a.recvmsg_into, a, {socket.buffer(1), b})
+    refuses("#2 to '?' (item 1 is a string, not a buffer)", a.recvmsg_into, a, {"x"})
+    refuses("#3 to '?' (data of an item must be bytes)", a.sendmsg, a, "x", {{1, 1, io.stdout}})
+    refuses("#3 to '?' (data of an item must be bytes)", a.sendmsg, a, "x", {{1, 1, 1}})
+    refuses("#3 to '?' (data of an item must be bytes)", a.sendmsg, a, "x", {{1, 1}})
+  end)
+end)
