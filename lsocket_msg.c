@@ -392,6 +392,13 @@ static int item_int(lua_State *L, int arg, int item, int field) {
   return (int)v;
 }
 
+/* Pushes item i of the list; its stack index. */
+static int push_item(lua_State *L, int arg, lua_Integer i) {
+  if (lua_rawgeti(L, arg, i) != LUA_TTABLE)
+    luaL_argerror(L, arg, lua_pushfstring(L, "item %d must be a table {level, type, data}", (int)i));
+  return lua_gettop(L);
+}
+
 /* Bytes of the item on top; pushes them. */
 static const char *item_data(lua_State *L, int arg, int item, size_t *len) {
   const char *p = lsock_getitem(L, item, 3, "data") == LUA_TNUMBER ? NULL : lsock_tobytes(L, -1, len);
@@ -400,29 +407,26 @@ static const char *item_data(lua_State *L, int arg, int item, size_t *len) {
 }
 
 static void check_items(lua_State *L, Msg *m, int arg) {
-  size_t i, n, size = 0, at = 0, len;
+  size_t n, size = 0, at = 0, len;
+  lua_Integer i;
   if (lua_isnoneornil(L, arg)) return;
   luaL_checktype(L, arg, LUA_TTABLE);
   n = lua_rawlen(L, arg);
   if (n == 0) return;
-  for (i = 1; i <= n; i++) {
-    if (lua_rawgeti(L, arg, (lua_Integer)i) != LUA_TTABLE)
-      luaL_argerror(L, arg, lua_pushfstring(L, "item %d must be a table {level, type, data}", (int)i));
-    item_data(L, arg, lua_gettop(L), &len);
-    luaL_argcheck(L, len <= (size_t)CONTROL_MAX - size, arg, "too much ancillary data");
+  for (i = 1; (size_t)i <= n; i++) {
+    item_data(L, arg, push_item(L, arg, i), &len);
+    luaL_argcheck(L, len <= (size_t)CONTROL_MAX && size + CMSG_SPACE(len) <= (size_t)CONTROL_MAX, arg,
+                  "too much ancillary data");
     size += CMSG_SPACE(len);
     lua_pop(L, 2);
   }
   m->control = new_control(L, size);
-  for (i = 1; i <= n; i++) {
-    int item;
-    const char *data;
-    unsigned char *p;
-    lua_rawgeti(L, arg, (lua_Integer)i);
-    item = lua_gettop(L);
-    data = item_data(L, arg, item, &len);
-    p = put_header(m->control, &at, item_int(L, arg, item, 0), item_int(L, arg, item, 1), len);
-    memcpy(p, data, len);
+  for (i = 1; (size_t)i <= n; i++) {
+    int item = push_item(L, arg, i), level = item_int(L, arg, item, 0), type = item_int(L, arg, item, 1);
+    const char *data = item_data(L, arg, item, &len);
+    /* memory was allocated since: a finalizer may have changed the list */
+    luaL_argcheck(L, len <= size && CMSG_SPACE(len) <= size - at, arg, "ancillary data changes");
+    memcpy(put_header(m->control, &at, level, type, len), data, len);
     lua_pop(L, 2);
   }
 }

@@ -31,4 +31,27 @@ describe("wrong arguments:", function()
     refuses("#3 to '?' (data of an item must be bytes)", a.sendmsg, a, "x", {{1, 1, 1}})
     refuses("#3 to '?' (data of an item must be bytes)", a.sendmsg, a, "x", {{1, 1}})
   end)
+
+  it("there is a limit to ancillary data, in the library and in the system", function()
+    local large = ("x"):rep(1 << 24)
+    refuses("too much ancillary data", a.sendmsg, a, "x", {{1, 1, large}})
+    refuses("too much ancillary data", a.sendmsg, a, "x", {{1, 1, large:sub(100)}, {1, 1, large:sub(100)}})
+    refuses("too much ancillary data", a.sendmsg, a, "x", {{1, 1, large:sub(17)}, {1, 1, large:sub(17)}})
+    fails("ENOBUFS", a.sendmsg, a, "x", {{1, 1, large:sub(100)}})
+  end)
+
+  it("a list that a finalizer changes while the message is made does no harm", function()
+    local longer, seen = ("y"):rep(1 << 22), false
+    collectgarbage "generational"
+    for _ = 1, 100 do
+      local item = {1, 2, ("x"):rep(1 << 20)}
+      do setmetatable({}, {__gc = function() item[3] = longer end}) end
+      local ok, e = pcall(a.sendmsg, a, "x", {item})
+      assert.is_false(ok)
+      seen = seen or tostring(e):find("ancillary data changes", 1, true)
+      if seen then break end
+    end
+    collectgarbage "incremental"
+    assert.is_truthy(seen)
+  end)
 end)
