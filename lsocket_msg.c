@@ -171,7 +171,7 @@ static void push_items(lua_State *L, int control, struct msghdr *h) {
   }
 }
 
-/* Pushes a list of the descriptors in a message, taken. */
+/* Pushes a list of the descriptors in a message, which still have to be taken. */
 static void push_fds(lua_State *L, struct msghdr *h) {
   struct cmsghdr *c;
   lua_Integer k = 0;
@@ -180,11 +180,10 @@ static void push_fds(lua_State *L, struct msghdr *h) {
     size_t i, n = data_length(c) / sizeof(int);
     if (!holds_descriptors(c)) continue;
     for (i = 0; i < n; i++) {
-      int fd, none = -1;
+      int fd;
       memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
       lua_pushinteger(L, fd);
       lua_rawseti(L, -2, ++k);
-      memcpy(CMSG_DATA(c) + i * sizeof fd, &none, sizeof none);
     }
   }
 }
@@ -241,6 +240,7 @@ static int step_recvmsg(lua_State *L, lsock_Op *op) {
     push_items(L, m->control_at, &h);
   lua_pushinteger(L, h.msg_flags & ~CLOEXEC_FLAG);
   lsock_pushaddr(L, op->s->proto, &op->addr);
+  if (m->fds) m->control->len = 0; /* taken: nothing can fail any more */
   return 4;
 }
 
@@ -465,7 +465,7 @@ static int check_descriptor(lua_State *L, int arg, int i) {
     lua_Integer v = lua_tointeger(L, -1);
     if (v >= 0 && v <= INT_MAX) return (int)v;
   } else if ((s = lsock_tosock(L, -1, lsock_core(L))) != NULL) {
-    if (s->fd != LSOCK_NOFD) return s->fd;
+    if (!lsock_isclosed(s)) return s->fd;
   } else if ((f = luaL_testudata(L, -1, LUA_FILEHANDLE)) != NULL && f->closef && f->f) {
     fflush(f->f);
     return fileno(f->f);
@@ -492,17 +492,13 @@ static int mod_send_fds(lua_State *L) {
     Control *c = new_control(L, CMSG_SPACE(n * sizeof(int)));
     unsigned char *p = put_header(c, &at, SOL_SOCKET, SCM_RIGHTS, n * sizeof(int));
     m->control = c;
+    lua_createtable(L, (int)n, 0); /* none of them is collected from here on, nor while this waits */
     for (i = 0; i < n; i++) {
       int fd;
       lua_rawgeti(L, 3, (lua_Integer)i + 1);
       fd = check_descriptor(L, 3, (int)i + 1);
       memcpy(p + i * sizeof fd, &fd, sizeof fd);
-      lua_pop(L, 1);
-    }
-    lua_createtable(L, (int)n, 0); /* none of them is collected while this waits */
-    for (i = 1; i <= n; i++) {
-      lua_rawgeti(L, 3, (lua_Integer)i);
-      lua_rawseti(L, -2, (lua_Integer)i);
+      lua_rawseti(L, -2, (lua_Integer)i + 1);
     }
   }
   lsock_optflags(L, 4, &op, LSOCK_SEND_NOW);

@@ -1,6 +1,6 @@
 -- Messages with ancillary data: recvmsg, recvmsg_into, sendmsg, sendmsg_afalg, recv_fds, send_fds.
 
-require "spec.helper"
+local h = require "spec.helper"
 local socket = require "socket"
 local support = require "spec.support"
 
@@ -42,7 +42,7 @@ describe("wrong arguments:", function()
 
   it("a list that a finalizer changes while the message is made does no harm", function()
     local longer, seen = ("y"):rep(1 << 22), false
-    collectgarbage "generational"
+    collectgarbage("generational", 1, 100) -- a collection after every hundredth of growth
     for _ = 1, 100 do
       local item = {1, 2, ("x"):rep(1 << 20)}
       do setmetatable({}, {__gc = function() item[3] = longer end}) end
@@ -51,7 +51,45 @@ describe("wrong arguments:", function()
       seen = seen or tostring(e):find("ancillary data changes", 1, true)
       if seen then break end
     end
+    collectgarbage("generational", 20, 100)
     collectgarbage "incremental"
     assert.is_truthy(seen)
+  end)
+end)
+
+describe("with memory short", function()
+  -- The function is called again and again, with memory for one allocation more each time.
+  local function starve(code)
+    local tools = support.tools(pending)
+    local before = support.descriptors()
+    local failures = tools.starve(([[
+      local socket = assert(package.loadlib(%q, "luaopen_socket"))()
+      local a, b = socket.socketpair()
+      b:settimeout(0)
+      local fd = a:fileno()
+      local size = socket.CMSG_SPACE(400)
+      ]]):format(h.library) .. code, 3)
+    assert.equal(before, support.descriptors())
+    assert.is_true(failures > 3)
+  end
+
+  it("received descriptors are closed or handed over, never lost", function()
+    starve [[return function()
+      assert(socket.send_fds(a, {"bytes"}, {a, b, fd}) == 5)
+      local data, fds = socket.recv_fds(b, 100, 10)
+      assert(data == "bytes" and #fds == 3)
+      for i = 1, 3 do socket.close(fds[i]) end
+    end]]
+    starve [[return function()
+      a:sendmsg({"bytes"}, {{socket.SOL_SOCKET, socket.SCM_RIGHTS, string.pack("iii", fd, fd, fd)}})
+      local data, items = b:recvmsg(100, size)
+      local f1, f2, f3 = string.unpack("iii", items[1].data)
+      socket.close(f1) socket.close(f2) socket.close(f3)
+    end]]
+    starve [[local into = {socket.buffer(3), socket.buffer(3)}
+    return function()
+      a:sendmsg({"byt", "es"}, {{socket.SOL_SOCKET, socket.SCM_RIGHTS, string.pack("iii", fd, fd, fd)}})
+      assert(b:recvmsg_into(into, size) == 5)
+    end]]
   end)
 end)
