@@ -43,7 +43,7 @@ describe("wrong arguments:", function()
   it("a list that a finalizer changes while the message is made does no harm", function()
     local text, status = support.run [[
       local socket = require "socket"
-      local a <close>, b <close> = socket.socketpair()
+      local a <close> = socket.socketpair()
       local short, longer = ("x"):rep(1 << 20), ("y"):rep(1 << 22)
       local function garbage(item) setmetatable({}, {__gc = function() item[3] = longer end}) end
       local seen = 0
