@@ -344,7 +344,13 @@ static int step_sendmsg(lua_State *L, lsock_Op *op) {
   h.msg_iov = m->iov;
   h.msg_iovlen = m->count;
   n = sendmsg(op->s->fd, &h, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
-  if (n < 0) return lsock_again(op, LSOCK_WRITE);
+  if (n < 0) {
+    int r = lsock_again(op, LSOCK_WRITE);
+    /* as in sendto: poll(2) knows nothing of that queue */
+    if (r == LSOCK_WRITE && op->address && op->s->family == AF_UNIX && op->timeout != 0)
+      return lsock_pause(L, op, LSOCK_RETRY);
+    return r;
+  }
   lua_pushinteger(L, (lua_Integer)n);
   return 1;
 }

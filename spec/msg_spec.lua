@@ -61,6 +61,42 @@ describe("wrong arguments:", function()
   end)
 end)
 
+describe("sendmsg to a Unix socket that is not its peer", function()
+  local path, receiver, sender
+  before_each(function()
+    path = "\0lsocket-spec-msg-" .. socket.monotonic()
+    receiver = keep(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM):bind(path))
+    sender = keep(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)):settimeout(0)
+    while sender:try_sendto("x", path) do end -- until the queue is full
+  end)
+
+  it("waits for room without keeping the processor busy", function()
+    sender:settimeout(0.15)
+    local cpu = os.clock()
+    fails("ETIMEDOUT", sender.sendmsg, sender, "x", nil, 0, path)
+    assert.equal(path, fails("ETIMEDOUT", socket.send_fds, sender, {"x"}, {0}, 0, path).address)
+    assert.is_true(os.clock() - cpu < 0.1)
+    sender:settimeout(0)
+    fails("EAGAIN", sender.sendmsg, sender, "x", nil, 0, path)
+  end)
+
+  it("goes on when there is room, in coroutines too", function()
+    sender:settimeout(5)
+    local S, sent = support.scheduler(pending), nil
+    S.spawn(function() sent = sender:sendmsg({"from ", "afar"}, nil, 0, path) end)
+    S.spawn(function()
+      socket.sleep(0.02)
+      receiver:settimeout(0)
+      local last
+      for data in function() return (receiver:try_recv(100)) end do last = data end
+      assert.equal("x", last)
+    end)
+    S.run()
+    assert.equal(9, sent)
+    assert.equal("from afar", receiver:recv(100))
+  end)
+end)
+
 describe("with memory short", function()
   -- The function is called again and again, with memory for one allocation more each time.
   local function starve(code)
