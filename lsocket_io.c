@@ -56,6 +56,9 @@ char *lsock_ownroom(lua_State *L, lsock_Op *op) {
 
 /* Zero bytes mean the end where there are no message boundaries, or where a message cannot be empty. */
 static int is_end(const lsock_Op *op, ssize_t n) {
+#if defined(MSG_ERRQUEUE)
+  if (op->flags & MSG_ERRQUEUE) return 0; /* a queued error need not have bytes */
+#endif
   return n == 0 && op->len > 0 && (op->s->type == SOCK_STREAM || op->s->type == SOCK_SEQPACKET);
 }
 

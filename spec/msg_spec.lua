@@ -97,6 +97,35 @@ describe("sendmsg to a Unix socket that is not its peer", function()
   end)
 end)
 
+describe("MSG_ERRQUEUE", function()
+  local function needs_errqueue()
+    if not (socket.MSG_ERRQUEUE and socket.IP_RECVERR) then pending "this platform has no queue of errors" end
+  end
+
+  it("on a stream gives an empty string where an error has no bytes: that is not the end", function()
+    needs_errqueue()
+    if not socket.SO_ZEROCOPY then pending "this platform has no MSG_ZEROCOPY" end
+    local a, b = keep(support.tcp())
+    if not a:try_setsockopt(socket.SOL_SOCKET, socket.SO_ZEROCOPY, 1) then pending "the system has no SO_ZEROCOPY" end
+    a:send(("x"):rep(20000), socket.MSG_ZEROCOPY)
+    assert.equal(20000, #b:recv(20000, socket.MSG_WAITALL))
+    local data, items, flags
+    for _ = 1, 100 do -- the news that the bytes are no longer needed takes a moment
+      data, items, flags = a:try_recvmsg(100, 512, socket.MSG_ERRQUEUE)
+      if data then break end
+      assert.equal("EAGAIN", items.code)
+      socket.sleep(0.002)
+    end
+    assert.equal("", data)
+    assert.equal(socket.MSG_ERRQUEUE, flags & socket.MSG_ERRQUEUE)
+    assert.equal(1, #items)
+    assert.equal(socket.IPPROTO_IP, items[1].level)
+    assert.equal(socket.IP_RECVERR, items[1].type)
+    local _, origin = string.unpack("I4 B", items[1].data) -- struct sock_extended_err
+    assert.equal(socket.SO_EE_ORIGIN_ZEROCOPY, origin)
+  end)
+end)
+
 describe("with memory short", function()
   -- The function is called again and again, with memory for one allocation more each time.
   local function starve(code)
