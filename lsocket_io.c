@@ -143,7 +143,7 @@ static int sock_recv(lua_State *L) {
   lsock_op(L, &op, "recv", step_recv, LSOCK_RD);
   op.len = lsock_checksize(L, 2);
   lsock_optflags(L, 3, &op, LSOCK_RECEIVE_NOW);
-  if (op.len == 0 && op.fd != LSOCK_NOFD) {
+  if (op.len == 0 && !lsock_isclosed(op.s)) {
     lua_pushliteral(L, "");
     return 1;
   }
@@ -156,7 +156,7 @@ static int sock_recv_into(lua_State *L) {
   lsock_Op op;
   lsock_op(L, &op, "recv_into", step_recv, LSOCK_RD);
   into_args(L, &op, 2);
-  if (op.len == 0 && op.fd != LSOCK_NOFD) {
+  if (op.len == 0 && !lsock_isclosed(op.s)) {
     lua_pushinteger(L, 0);
     return 1;
   }
