@@ -291,6 +291,7 @@ static int sock_recvmsg_into(lua_State *L) {
   check_list(L, 2, &count);
   size = check_control(L, 3);
   lsock_optflags(L, 4, &op, LSOCK_RECEIVE_NOW);
+  op.len = 0;
   op.state = LSOCK_COUNT;
   m = new_msg(L, &op, count);
   lua_createtable(L, (int)count, 0); /* keeps the buffers while this waits */
