@@ -118,19 +118,16 @@ static void take(lua_State *L, int arg, Rights *r) {
 
 static int rights_index(lua_State *L) {
   Rights *r = check_rights(L, 1);
-  int i = 0, ok;
-  lua_Integer k = lua_tointegerx(L, 2, &ok);
-  if (ok && lua_type(L, 2) == LUA_TNUMBER && k >= 1 && k <= 3)
-    i = (int)k;
-  else if (lua_type(L, 2) == LUA_TSTRING)
-    while (item_fields[i] && strcmp(item_fields[i++], lua_tostring(L, 2)) != 0) {}
-  switch (i) {
+  lua_Integer k = lua_type(L, 2) == LUA_TNUMBER ? lua_tointeger(L, 2) : 0; /* 0 for no integer */
+  if (lua_type(L, 2) == LUA_TSTRING)
+    for (k = 3; k > 0; k--) {
+      lua_pushstring(L, item_fields[k - 1]);
+      if (lua_rawequal(L, 2, -1)) break;
+    }
+  switch (k) {
     case 1: lua_pushinteger(L, r->c->cmsg_level); break;
     case 2: lua_pushinteger(L, r->c->cmsg_type); break;
-    case 3:
-      if (lua_type(L, 2) == LUA_TSTRING && strcmp(lua_tostring(L, 2), "data") != 0) return 0;
-      take(L, 1, r);
-      break;
+    case 3: take(L, 1, r); break;
     default: return 0;
   }
   return 1;
