@@ -9,9 +9,6 @@
 /* RFC 8305, section 8: how long an attempt runs alone before the next address is tried beside it. */
 #define ATTEMPT_DELAY INT64_C(250000000)
 
-/* How often to look again where nothing tells that a connect may go on. */
-#define RETRY_DELAY INT64_C(10000000)
-
 /* Python's default backlog: enough for most, without asking the kernel for its maximum. */
 #define DEFAULT_BACKLOG (SOMAXCONN < 128 ? SOMAXCONN : 128)
 
@@ -37,10 +34,8 @@ static int finish_connect(lua_State *L, lsock_Op *op) {
 static int step_connect(lua_State *L, lsock_Op *op) {
   lsock_Sock *s = op->s;
   int err;
-  if (op->job) {
-    int r = lsock_step_lookup(L, op);
-    if (r < 0) return r;
-  }
+  int r = lsock_step_address(L, op);
+  if (r < 0) return r;
   if (op->state == PENDING) return finish_connect(L, op);
   if (op->nowait) lsock_mode(s, 1);
   if (connect(s->fd, &op->addr.u.sa, op->addr.len) == 0) {
@@ -48,7 +43,7 @@ static int step_connect(lua_State *L, lsock_Op *op) {
     return 1;
   }
   err = errno;
-  if (err == EAGAIN && op->timeout != 0) return lsock_pause(L, op, RETRY_DELAY); /* a Unix listener's queue is full */
+  if (err == EAGAIN && op->timeout != 0) return lsock_pause(L, op, LSOCK_RETRY); /* a Unix listener's queue is full */
   if ((err != EINPROGRESS && err != EALREADY && err != EINTR) || op->timeout == 0) {
     op->err = err;
     return LSOCK_FAIL;
@@ -102,10 +97,8 @@ static int sock_connect_ex(lua_State *L) {
 /* ---------------------------------------------------------------- bind, listen */
 
 static int step_bind(lua_State *L, lsock_Op *op) {
-  if (op->job) {
-    int r = lsock_step_lookup(L, op);
-    if (r < 0) return r;
-  }
+  int r = lsock_step_address(L, op);
+  if (r < 0) return r;
   if (bind(op->s->fd, &op->addr.u.sa, op->addr.len) < 0) {
     op->err = errno;
     return LSOCK_FAIL;
@@ -123,15 +116,14 @@ static int sock_bind(lua_State *L) {
   return lsock_run(L, &op);
 }
 
-static int check_backlog(lua_State *L, int arg) {
-  lua_Integer n = luaL_optinteger(L, arg, DEFAULT_BACKLOG);
+static int bound_backlog(lua_Integer n) {
   return n < 0 ? 0 : n > INT_MAX ? INT_MAX : (int)n;
 }
 
 /* s:listen([backlog]) -> s (listen(2)); the system bounds the backlog */
 static int sock_listen(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
-  int backlog = check_backlog(L, 2);
+  int backlog = bound_backlog(luaL_optinteger(L, 2, DEFAULT_BACKLOG));
   lsock_Fail f = {0};
   f.op = "listen";
   if (s->fd == LSOCK_NOFD) {
@@ -175,9 +167,9 @@ static void check_keys(lua_State *L, int arg, const char *const keys[]) {
 */
 typedef struct Race {
   int count, next, pending, failures;
-  int sockets, errors;  /* stack indices */
-  int group;            /* stack index of the group's socket, 0 if there is none */
-  int64_t when;         /* the next attempt begins */
+  int sockets, errors; /* stack indices */
+  int group;           /* stack index of the group's socket, 0 if there is none */
+  int64_t when;        /* the next attempt begins */
   struct {
     const struct addrinfo *to;
     lsock_Sock *s; /* NULL unless it is pending */
@@ -250,18 +242,18 @@ static void lost(lua_State *L, lsock_Op *op, Race *r, int i, int err) {
   r->try[i].s = NULL;
 }
 
-/* source_address is at index 4, or nil: 0, or an errno. */
+/* source_address is at index 3, or nil: 0, or an errno. */
 static int bind_source(lua_State *L, lsock_fd fd, int family) {
   lsock_Addr a;
-  if (lua_isnil(L, 4)) return 0;
-  lua_rawgeti(L, 4, 1);
+  if (lua_isnil(L, 3)) return 0;
+  lua_rawgeti(L, 3, 1);
   if (family == AF_INET6 && lua_type(L, -1) == LUA_TSTRING && *lua_tostring(L, -1) &&
       !strchr(lua_tostring(L, -1), ':')) {
     lua_pop(L, 1);
     return EADDRNOTAVAIL; /* an IPv4 source cannot reach an IPv6 address */
   }
   lua_pop(L, 1);
-  if (lsock_getaddr(L, 4, family, 0, &a)) return EADDRNOTAVAIL;
+  if (lsock_getaddr(L, 3, family, 0, &a)) return EADDRNOTAVAIL;
   return bind(fd, &a.u.sa, a.len) < 0 ? errno : 0;
 }
 
@@ -349,8 +341,7 @@ static int race_over(lua_State *L, lsock_Op *op) {
   if (op->state == START) return -1;
   r = race_of(L, op);
   for (i = 0; i < r->next; i++)
-    if (r->try[i].s) lost(L, op, r, i, op->cls == LSOCK_TIMEOUT ? ETIMEDOUT : ECANCELED);
-  if (op->cls == LSOCK_TIMEOUT) op->err = ETIMEDOUT;
+    if (r->try[i].s) lost(L, op, r, i, op->err);
   lua_createtable(L, 0, 1);
   lua_pushvalue(L, r->errors);
   lua_setfield(L, -2, "errors");
@@ -370,6 +361,7 @@ static void open_group(lua_State *L, lsock_Op *op, Race *r) {
   g->shared = 1;
   lsock_open(g, fd, AF_UNSPEC, 0, 0);
   r->group = lua_gettop(L);
+  lua_toclose(L, r->group);
 }
 
 /* The one address there is, tried as connect does it. */
@@ -433,7 +425,7 @@ static int step_race(lua_State *L, lsock_Op *op) {
   }
   if (!r->group) {
     op->w = NULL;
-    return lsock_pause(L, op, RETRY_DELAY);
+    return lsock_pause(L, op, LSOCK_RETRY);
   }
   op->w = lua_touserdata(L, r->group);
   op->wslot = r->group;
@@ -452,24 +444,26 @@ static int mod_create_connection(lua_State *L) {
   lsock_Op op;
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 3);
-  if (lua_isnil(L, 3))
-    lua_pushnil(L);
-  else {
+  if (!lua_isnil(L, 3)) {
     luaL_checktype(L, 3, LUA_TTABLE);
     check_keys(L, 3, keys);
-    if (lua_getfield(L, 3, "source_address") != LUA_TNIL && !lua_istable(L, 4))
-      luaL_argerror(L, 3, "source_address must be a table");
+    if (lua_getfield(L, 3, "source_address") != LUA_TNIL) {
+      if (!lua_istable(L, 4)) luaL_argerror(L, 3, "source_address must be a table");
+      lua_replace(L, 3);
+      lsock_getstr(L, 3, 1, "host", NI_MAXHOST - 1, 1, 0, NULL);
+      lsock_getint(L, 3, 2, "port", 0, 65535, 0);
+    } else
+      lua_replace(L, 3);
   }
   lsock_op_free(L, &op, "create_connection", step_race);
   if (!lua_isnil(L, 2)) op.timeout = lsock_checktimeout(L, 2);
   op.address = 1;
   op.partial = race_over;
   hints.ai_socktype = SOCK_STREAM;
-  lsock_getint(L, 1, 2, "port", 0, 65535, 0);
   lsock_getstr(L, 1, 1, "host", NI_MAXHOST - 1, 1, 0, NULL);
   lsock_getitem(L, 1, 1, "host");
-  lsock_getitem(L, 1, 2, "port");
-  lsock_lookup_all(L, &op, 5, 6, &hints);
+  lua_pushinteger(L, lsock_getint(L, 1, 2, "port", 0, 65535, 0));
+  lsock_lookup_all(L, &op, 4, 5, &hints);
   return lsock_run(L, &op);
 }
 
@@ -520,6 +514,15 @@ static int server_over(lua_State *L, lsock_Op *op) {
   return -1;
 }
 
+/* Option `name` of the table at index 2, an integer; `def` when absent. */
+static lua_Integer opt_integer(lua_State *L, const char *name, lua_Integer def) {
+  int ok = 1;
+  if (lua_getfield(L, 2, name) != LUA_TNIL) def = lua_tointegerx(L, -1, &ok);
+  if (!ok) luaL_argerror(L, 2, lua_pushfstring(L, "%s must be an integer", name));
+  lua_pop(L, 1);
+  return def;
+}
+
 /*
 ** socket.create_server(address [, {family = AF_INET, backlog =, reuse_port = false, dualstack_ipv6 = false}])
 ** -> listening socket (SOCK_STREAM). With family = AF_INET6 and dualstack_ipv6 it accepts IPv4 too.
@@ -529,6 +532,7 @@ static int mod_create_server(lua_State *L) {
   lsock_Op op;
   lsock_Sock *s;
   const char *host;
+  lua_Integer n;
   int family, backlog, reuse_port, dualstack, err;
   luaL_checkany(L, 1);
   lua_settop(L, 2);
@@ -538,10 +542,10 @@ static int mod_create_server(lua_State *L) {
   }
   luaL_checktype(L, 2, LUA_TTABLE);
   check_keys(L, 2, keys);
-  lua_getfield(L, 2, "family");
-  family = lua_isnil(L, -1) ? AF_INET : (int)luaL_checkinteger(L, -1);
-  lua_getfield(L, 2, "backlog");
-  backlog = check_backlog(L, -1);
+  n = opt_integer(L, "family", AF_INET);
+  luaL_argcheck(L, n >= 0 && n <= INT_MAX, 2, "family does not fit a C int");
+  family = (int)n;
+  backlog = bound_backlog(opt_integer(L, "backlog", DEFAULT_BACKLOG));
   lua_getfield(L, 2, "reuse_port");
   reuse_port = lua_toboolean(L, -1);
   lua_getfield(L, 2, "dualstack_ipv6");
@@ -556,7 +560,8 @@ static int mod_create_server(lua_State *L) {
   s = lsock_newsock(L, op.core);
   s->internal = 1;
   lsock_open(s, lsock_plat_socket(family, SOCK_STREAM, 0), family, SOCK_STREAM, 0);
-  if (s->fd == LSOCK_NOFD && lsock_reclaim(L)) lsock_open(s, lsock_plat_socket(family, SOCK_STREAM, 0), family, SOCK_STREAM, 0);
+  if (s->fd == LSOCK_NOFD && lsock_reclaim(L))
+    lsock_open(s, lsock_plat_socket(family, SOCK_STREAM, 0), family, SOCK_STREAM, 0);
   err = s->fd == LSOCK_NOFD ? errno : set_server_options(s->fd, family, reuse_port, dualstack);
   if (err) {
     lsock_closesock(L, 2, s);

@@ -183,15 +183,16 @@ static int step_send(lua_State *L, lsock_Op *op) {
 /* s:send(bytes [, flags]) -> count of bytes sent, perhaps fewer than given (send(2)) */
 static int sock_send(lua_State *L) {
   lsock_Op op;
+  size_t len;
   lsock_op(L, &op, "send", step_send, LSOCK_WR);
-  op.data = luaL_checklstring(L, 2, &op.len);
+  op.data = luaL_checklstring(L, 2, &len);
+  op.len = len;
   opt_flags(L, 3, &op, SEND_NOW);
   return lsock_run(L, &op);
 }
 
 static int step_sendall(lua_State *L, lsock_Op *op) {
-  ssize_t n =
-      send(op->s->fd, op->data + op->done, op->len - op->done, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
+  ssize_t n = send(op->s->fd, op->data + op->done, op->len - op->done, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
   if (n < 0) return lsock_again(op, LSOCK_WRITE);
   op->done += (size_t)n;
   if (op->done < op->len) return op->timeout < 0 && !op->nowait ? LSOCK_INTR : LSOCK_WRITE;
@@ -220,13 +221,16 @@ static int sock_sendall(lua_State *L) {
 
 static int step_sendto(lua_State *L, lsock_Op *op) {
   ssize_t n;
-  if (op->job) {
-    int r = lsock_step_lookup(L, op);
-    if (r < 0) return r;
-  }
+  int r = lsock_step_address(L, op);
+  if (r < 0) return r;
   n = sendto(op->s->fd, op->data, op->len, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op), &op->addr.u.sa,
              op->addr.len);
-  if (n < 0) return lsock_again(op, LSOCK_WRITE);
+  if (n < 0) {
+    r = lsock_again(op, LSOCK_WRITE);
+    /* poll(2) knows nothing of the queue of a Unix socket that this one is not connected to */
+    if (r == LSOCK_WRITE && op->s->family == AF_UNIX && op->timeout != 0) return lsock_pause(L, op, LSOCK_RETRY);
+    return r;
+  }
   lua_pushinteger(L, (lua_Integer)n);
   return 1;
 }
@@ -245,6 +249,6 @@ static int sock_sendto(lua_State *L) {
   return lsock_run(L, &op);
 }
 
-const lsock_Reg lsock_io_methods[] = {{"recv", sock_recv, 1},       {"recvfrom", sock_recvfrom, 1},
-                                      {"send", sock_send, 1},       {"sendall", sock_sendall, 1},
-                                      {"sendto", sock_sendto, 1},   {NULL, NULL, 0}};
+const lsock_Reg lsock_io_methods[] = {{"recv", sock_recv, 1},     {"recvfrom", sock_recvfrom, 1},
+                                      {"send", sock_send, 1},     {"sendall", sock_sendall, 1},
+                                      {"sendto", sock_sendto, 1}, {NULL, NULL, 0}};

@@ -6,6 +6,7 @@
 */
 #include "lsocket_int.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,7 +21,7 @@ struct lsock_Job {
   lsock_Pool *pool;
   Kind kind;
   State state;
-  int begun; /* the Lua state's own note: the job was run or submitted */
+  int begun;        /* the Lua state's own note: the job was run or submitted */
   lsock_fd report;  /* the thread's end of the pair */
   int64_t patience; /* ns until nobody waits any more; < 0 for ever */
   char *host, *serv;
@@ -42,17 +43,20 @@ struct lsock_Pool {
 
 /* ---------------------------------------------------------------- lookups */
 
+/* EAI_SYSTEM and NETDB_INTERNAL mean errno, which glibc does not always set. */
 static int gai_failed(lsock_Job *j, int rc) {
+  int system = rc == EAI_SYSTEM && errno != 0;
   if (rc == 0) return 0;
-  j->cls = rc == EAI_SYSTEM ? LSOCK_ERROR : LSOCK_GAIERROR;
-  j->err = rc == EAI_SYSTEM ? errno : rc;
+  j->cls = system ? LSOCK_ERROR : LSOCK_GAIERROR;
+  j->err = system ? errno : rc;
   return 1;
 }
 
 static void host_result(lsock_Job *j, int herr) {
+  int system = herr == NETDB_INTERNAL && errno != 0;
   if (herr == 0) return;
-  j->cls = herr == NETDB_INTERNAL ? LSOCK_ERROR : LSOCK_HERROR;
-  j->err = herr == NETDB_INTERNAL ? errno : herr;
+  j->cls = system ? LSOCK_ERROR : LSOCK_HERROR;
+  j->err = system ? errno : herr;
 }
 
 static void run_by_addr(lsock_Job *j) {
@@ -69,11 +73,12 @@ static void run_by_addr(lsock_Job *j) {
 
 static void run(lsock_Job *j) {
   int herr = 0;
+  errno = 0;
   switch (j->kind) {
     case ADDRINFO: gai_failed(j, getaddrinfo(j->host, j->serv, &j->hints, &j->list)); break;
     case NAMEINFO:
-      gai_failed(j, getnameinfo(&j->addr.u.sa, j->addr.len, j->name, sizeof j->name, j->service, sizeof j->service,
-                                j->flags));
+      gai_failed(
+          j, getnameinfo(&j->addr.u.sa, j->addr.len, j->name, sizeof j->name, j->service, sizeof j->service, j->flags));
       break;
     case HOST_BY_NAME:
       lsock_plat_hostbyname(j->host, &j->ent, &herr);
@@ -233,7 +238,11 @@ static char *copy(const char *s) {
   return c;
 }
 
-/* Pushes a handle with a new job. */
+static _Noreturn void out_of_memory(lua_State *L) {
+  for (;;) luaL_error(L, "not enough memory");
+}
+
+/* Pushes a handle with a new job, given up at the end of the function that asks. */
 static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *host, const char *serv) {
   lsock_Core *core = op->core;
   lsock_Job *j;
@@ -241,9 +250,13 @@ static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *hos
   h->job = NULL;
   lsock_pushcore(L, LSOCK_UV_LOOKUP);
   lua_setmetatable(L, -2);
-  if (!core->pool && !(core->pool = new_pool())) luaL_error(L, "not enough memory");
+  lua_toclose(L, -1);
+  if (!core->pool && !(core->pool = new_pool())) out_of_memory(L);
   j = calloc(1, sizeof *j);
-  if (!j) luaL_error(L, "not enough memory");
+  if (!j) {
+    out_of_memory(L);
+    return NULL; /* for checkers that do not know _Noreturn */
+  }
   j->kind = kind;
   j->report = LSOCK_NOFD;
   j->pool = core->pool;
@@ -251,7 +264,7 @@ static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *hos
   j->pool->refs++;
   pthread_mutex_unlock(&j->pool->lock);
   h->job = j;
-  if ((host && !(j->host = copy(host))) || (serv && !(j->serv = copy(serv)))) luaL_error(L, "not enough memory");
+  if ((host && !(j->host = copy(host))) || (serv && !(j->serv = copy(serv)))) out_of_memory(L);
   op->job = j;
   op->slot = lua_gettop(L);
   return j;
@@ -259,8 +272,10 @@ static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *hos
 
 /* Can the answer be had without asking anybody? */
 static int is_local(const lsock_Job *j) {
+  lsock_Addr a;
   if (j->kind == NAMEINFO) return (j->flags & NI_NUMERICHOST) != 0;
-  return !j->host || strchr(j->host, ':') || j->host[strspn(j->host, "0123456789.")] == '\0';
+  return !j->host || (j->hints.ai_flags & AI_NUMERICHOST) || lsock_numeric_host(j->host, AF_INET, &a) ||
+         lsock_numeric_host(j->host, AF_INET6, &a); /* 256.1.1.1 is a name */
 }
 
 static int start(lua_State *L, lsock_Op *op) {
@@ -285,6 +300,7 @@ static int start(lua_State *L, lsock_Op *op) {
   }
   lsock_open(s, fds[0], AF_UNIX, SOCK_STREAM, 0);
   s->internal = 1;
+  lua_toclose(L, -1);
   j->report = fds[1];
   j->patience = op->deadline == INT64_MAX ? -1 : op->deadline - lsock_plat_now();
   if (j->patience < 0 && op->deadline != INT64_MAX) j->patience = 0;
@@ -330,12 +346,16 @@ void lsock_lookup(lua_State *L, lsock_Op *op, const char *host) {
   j->hints.ai_socktype = SOCK_STREAM; /* any: only to get each address once */
 }
 
-int lsock_step_lookup(lua_State *L, lsock_Op *op) {
-  int r = lsock_step_job(L, op);
-  if (r < 0) return r;
-  lsock_sethost(&op->addr, op->job->list->ai_addr);
-  finish_job(L, op);
-  return 0;
+int lsock_step_address(lua_State *L, lsock_Op *op) {
+  if (op->job) {
+    int r = lsock_step_job(L, op);
+    if (r < 0) return r;
+    lsock_sethost(&op->addr, op->job->list->ai_addr);
+    finish_job(L, op);
+  }
+  if (op->addr.len > 0) return 0;
+  op->err = ENODEV;
+  return LSOCK_FAIL;
 }
 
 const struct addrinfo *lsock_job_list(const lsock_Job *job) {
@@ -362,6 +382,8 @@ void lsock_lookup_all(lua_State *L, lsock_Op *op, int host, int serv, const stru
   if (lua_type(L, serv) == LUA_TNUMBER) {
     lua_Integer port = luaL_checkinteger(L, serv);
     luaL_argcheck(L, port >= 0 && port <= 65535, serv, "port must be 0-65535");
+    lua_pushinteger(L, port); /* 80.0 is port "80" */
+    lua_replace(L, serv);
   }
   s = opt_name(L, serv); /* a number becomes its text */
   if (h && *h == '\0') h = NULL;
@@ -431,16 +453,25 @@ static int step_getaddrinfo(lua_State *L, lsock_Op *op) {
   return 1;
 }
 
+/* An integer, 0 when absent, that fits a C int. */
+static int opt_int(lua_State *L, int arg) {
+  lua_Integer v = luaL_optinteger(L, arg, 0);
+  luaL_argcheck(L, v >= INT_MIN && v <= INT_MAX, arg, "does not fit a C int");
+  return (int)v;
+}
+
 static int opt_field(lua_State *L, int arg, const char *name) {
-  int ok, v;
+  int ok;
+  lua_Integer v;
   if (lua_getfield(L, arg, name) == LUA_TNIL) {
     lua_pop(L, 1);
     return 0;
   }
-  v = (int)lua_tointegerx(L, -1, &ok);
+  v = lua_tointegerx(L, -1, &ok);
   if (!ok) luaL_argerror(L, arg, lua_pushfstring(L, "%s must be an integer", name));
+  if (v < INT_MIN || v > INT_MAX) luaL_argerror(L, arg, lua_pushfstring(L, "%s does not fit a C int", name));
   lua_pop(L, 1);
-  return v;
+  return (int)v;
 }
 
 /*
@@ -467,10 +498,10 @@ static int mod_getaddrinfo(lua_State *L) {
     hints.ai_protocol = opt_field(L, 3, "proto");
     hints.ai_flags = opt_field(L, 3, "flags");
   } else {
-    hints.ai_family = (int)luaL_optinteger(L, 3, AF_UNSPEC);
-    hints.ai_socktype = (int)luaL_optinteger(L, 4, 0);
-    hints.ai_protocol = (int)luaL_optinteger(L, 5, 0);
-    hints.ai_flags = (int)luaL_optinteger(L, 6, 0);
+    hints.ai_family = opt_int(L, 3);
+    hints.ai_socktype = opt_int(L, 4);
+    hints.ai_protocol = opt_int(L, 5);
+    hints.ai_flags = opt_int(L, 6);
   }
   lsock_op_free(L, &op, "getaddrinfo", step_getaddrinfo);
   lua_settop(L, 2);
@@ -483,7 +514,7 @@ static int mod_getaddrinfo(lua_State *L) {
 
 static int step_hostbyname(lua_State *L, lsock_Op *op) {
   char text[INET_ADDRSTRLEN];
-  int r = lsock_step_lookup(L, op);
+  int r = lsock_step_address(L, op);
   if (r < 0) return r;
   lua_pushstring(L, inet_ntop(AF_INET, &op->addr.u.in.sin_addr, text, sizeof text));
   return 1;
@@ -605,7 +636,7 @@ static int step_getnameinfo(lua_State *L, lsock_Op *op) {
 static int mod_getnameinfo(lua_State *L) {
   lsock_Op op;
   lsock_Job *j;
-  int flags = (int)luaL_optinteger(L, 2, 0);
+  int flags = opt_int(L, 2);
   int family = AF_INET;
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
@@ -634,7 +665,7 @@ static const lsock_Reg resolve_functions[] = {{"getaddrinfo", mod_getaddrinfo, 1
                                               {NULL, NULL, 0}};
 
 static const lsock_Reg info_meta[] = {{"__index", info_index, 0}, {NULL, NULL, 0}};
-static const lsock_Reg handle_meta[] = {{"__gc", handle_gc, 0}, {NULL, NULL, 0}};
+static const lsock_Reg handle_meta[] = {{"__close", handle_gc, 0}, {"__gc", handle_gc, 0}, {NULL, NULL, 0}};
 static const lsock_Reg core_meta[] = {{"__gc", pool_gc, 0}, {NULL, NULL, 0}};
 
 static void new_meta(lua_State *L, int core, const lsock_Reg *regs) {

@@ -9,7 +9,6 @@
 #include "lsocket_int.h"
 
 #include <math.h>
-#include <string.h>
 
 #define FOREVER INT64_MAX
 #define NS_PER_S INT64_C(1000000000)
@@ -105,7 +104,7 @@ static int kernel_bound(lsock_Sock *s, int dir, int64_t ns) {
 
 /* ---------------------------------------------------------------- waiting */
 
-enum { READY, EXPIRED, BROKEN };
+enum { READY, EXPIRED, BROKEN, STOPPED };
 
 /* What the next wait may last: ns, < 0 for ever. */
 static int64_t remaining(const lsock_Op *op) {
@@ -198,7 +197,8 @@ static int hook_wait(lua_State *L, lsock_Op **opp) {
     op->msg = "another coroutine already waits for this";
     return BROKEN;
   }
-  luaL_checkstack(L, 6, "wait hook");
+  luaL_checkstack(L, 8, "wait hook");
+  if (!op->core->hook) return poll_wait(L, op); /* taken away meanwhile */
   if (!op->kept) *opp = op = keep(L, op);
   lua_pushvalue(L, op->wslot);
   lua_setiuservalue(L, op->kept, 1); /* kept_end needs it */
@@ -237,32 +237,47 @@ static int failed(lua_State *L, lsock_Op *op, int cls, int err, const char *msg)
   return fail(L, op);
 }
 
+/* Deals with an attempt that was not the end: waits, or fails. READY or EXPIRED: go on; else *results is set. */
+static int between(lua_State *L, lsock_Op **opp, int r, int *results) {
+  lsock_Op *op = *opp;
+  op->nowait |= op->timeout >= 0; /* the kernel's part of a timeout is used but once */
+  if (r == LSOCK_FAIL)
+    *results = failed(L, op, op->cls, op->err, op->msg);
+  else if (r == LSOCK_INTR) {
+    op->wfd = op->w ? op->w->fd : LSOCK_NOFD;
+    lsock_turn(L);
+    return canceled(op) ? BROKEN : READY;
+  } else if (op->timeout == 0)
+    *results = failed(L, op, LSOCK_ERROR, EAGAIN, op->msg);
+  else {
+    op->want = r;
+    if (op->deadline != FOREVER && lsock_plat_now() >= op->deadline)
+      return EXPIRED; /* even where each attempt gets a little further, or the hook knows no time */
+    return op->coop ? hook_wait(L, opp) : poll_wait(L, op);
+  }
+  return STOPPED;
+}
+
 /* Attempts and waits in turn, beginning after a wait that ended with `code`. */
 static int drive(lua_State *L, lsock_Op *op, int code) {
-  for (;;) {
+  int results = 0;
+  while (code != STOPPED) {
     int r;
     if (code == BROKEN) return failed(L, op, 0, op->err, op->msg);
     if (code == EXPIRED && (!op->until || op->until >= op->deadline))
       return failed(L, op, LSOCK_TIMEOUT, ETIMEDOUT, "timed out");
     op->until = 0;
     r = op->step(L, op);
-    if (lsock_likely(r >= 0)) return r;
-    op->nowait |= op->timeout >= 0; /* the kernel's part of a timeout is used but once */
-    code = READY;
-    if (r == LSOCK_FAIL) return failed(L, op, op->cls, op->err, op->msg);
-    if (r == LSOCK_INTR) {
-      op->wfd = op->w ? op->w->fd : LSOCK_NOFD;
-      lsock_turn(L);
-      if (canceled(op)) code = BROKEN;
-      continue;
-    }
-    op->want = r;
-    if (op->timeout == 0) return failed(L, op, LSOCK_ERROR, EAGAIN, op->msg);
-    if (op->deadline != FOREVER && lsock_plat_now() >= op->deadline)
-      code = EXPIRED; /* even where each attempt gets a little further, or the hook knows no time */
-    else
-      code = op->coop ? hook_wait(L, &op) : poll_wait(L, op);
+    if (r >= 0) return r;
+    code = between(L, &op, r, &results);
   }
+  return results;
+}
+
+int lsock_go_on(lua_State *L, lsock_Op *op, int outcome) {
+  int results = 0;
+  int code = between(L, &op, outcome, &results);
+  return code == STOPPED ? results : drive(L, op, code);
 }
 
 /* Everything but a plain blocking operation; says how drive begins. */
@@ -294,43 +309,9 @@ void lsock_op_socket(lua_State *L, lsock_Op *op, int self) {
   if (op->timeout > 0 && !op->coop && kernel_bound(op->s, op->dir, remaining(op))) op->nowait = 0;
 }
 
-int lsock_run(lua_State *L, lsock_Op *op) {
-  lsock_Sock *s = op->s;
-  if (s && s->fd == LSOCK_NOFD) return failed(L, op, LSOCK_ERROR, EBADF, "socket is closed");
-  if (lsock_likely(s && op->timeout < 0 && !op->core->hook && !s->nonblocking)) {
-    op->coop = op->nowait = 0;
-    op->deadline = FOREVER;
-    return drive(L, op, READY);
-  }
+int lsock_drive(lua_State *L, lsock_Op *op) {
+  if (op->s && op->s->fd == LSOCK_NOFD) return failed(L, op, LSOCK_ERROR, EBADF, "socket is closed");
   return drive(L, op, prepare(L, op));
-}
-
-static void init(lsock_Op *op, lsock_Core *core, lsock_Sock *s, const char *name, lsock_Step step) {
-  op->core = core;
-  op->s = op->w = s;
-  op->fd = s ? s->fd : LSOCK_NOFD;
-  op->self = op->wslot = 1;
-  op->step = step;
-  op->name = name;
-  op->msg = NULL;
-  op->until = 0;
-  op->err = op->cls = op->address = op->extra = op->state = op->slot = op->kept = 0;
-  op->mark = 0;
-  op->done = 0;
-  op->job = NULL;
-  op->partial = NULL;
-  op->timeout = s ? s->timeout : core->default_timeout;
-}
-
-void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
-  lsock_Core *core = lsock_core(L);
-  init(op, core, lsock_checksock(L, 1, core), name, step);
-  op->dir = dir;
-}
-
-void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step) {
-  init(op, lsock_core(L), NULL, name, step);
-  op->dir = LSOCK_RD;
 }
 
 /* ---------------------------------------------------------------- functions */
@@ -350,6 +331,7 @@ int lsock_pause(lua_State *L, lsock_Op *op, int64_t ns) {
     s->internal = 1;
     op->w = s;
     op->wslot = lua_gettop(L);
+    lua_toclose(L, op->wslot);
   }
   return LSOCK_READ;
 }

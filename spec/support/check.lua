@@ -1,0 +1,34 @@
+-- What specs of operations check again and again.
+
+local assert = require "luassert"
+local socket = require "socket"
+
+local M = {}
+
+-- Calls f, which must raise an error object of that class and code; returns it.
+function M.fails(class, code, f, ...)
+  local ok, e = pcall(f, ...)
+  assert.is_false(ok, "there was no error")
+  assert.is_true(socket.iserror(e), tostring(e))
+  assert.equal(code, e.code, tostring(e))
+  assert.equal(class, e.class)
+  return e
+end
+
+-- The seconds f takes.
+function M.took(f, ...)
+  local t = socket.monotonic()
+  f(...)
+  return socket.monotonic() - t
+end
+
+-- Waits until a condition holds: the seconds that took, or nil if it still does not after `limit`.
+function M.eventually(limit, condition)
+  local t = socket.monotonic()
+  repeat
+    if condition() then return socket.monotonic() - t end
+    socket.sleep(0.005)
+  until socket.monotonic() - t > limit
+end
+
+return M
