@@ -134,9 +134,9 @@ describe("system calls:", function()
     end
   end)
 
-  it("a round trip with a timeout takes at most three, waiting included", function()
+  it("a round trip with a timeout takes two, waiting included; three or four below 40 ms", function()
     support.needs_strace(pending)
-    for _, t in ipairs {"10", "0.03"} do
+    for t, most in pairs {["10"] = 8, ["0.03"] = 16} do
       for _, kind in ipairs {TCP, PAIR} do
         local names = calls(kind .. ([[
           b:set_inheritable(true)
@@ -153,7 +153,7 @@ describe("system calls:", function()
           end]]):format(h.lua {leaks = false}, t, t),
           "for _ = 1, 4 do a:send 'hello' assert(a:recv(100)) end", "a:close() peer:close()")
         local n = select(2, names:gsub("%S+", ""))
-        assert.is_true(n >= 8 and n <= 12, names)
+        assert.is_true(n >= 8 and n <= most, names)
       end
     end
   end)
