@@ -1,6 +1,6 @@
 /*
 ** spectools.c: what the specs need and Lua does not have: poll(2) for a scheduler, userdata of any size and content,
-** and a second Lua state. The specs compile it themselves (spec/support.lua).
+** and a second Lua state. The specs compile it themselves (spec/support/common.lua).
 */
 #include <errno.h>
 #include <math.h>
