@@ -195,13 +195,15 @@ end
 -- Closes sockets after the test: local a, b = keep(socket.socketpair()).
 local kept = {}
 function M.keep(...)
-  for _, s in ipairs {...} do kept[#kept + 1] = s end
+  for _, s in ipairs {...} do
+    if type(s) == "userdata" then kept[#kept + 1] = s end
+  end
   return ...
 end
 
 function M.close_kept()
   for i = #kept, 1, -1 do
-    kept[i]:close()
+    kept[i]:try_close()
     kept[i] = nil
   end
 end
