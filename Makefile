@@ -79,7 +79,7 @@ bootstrap = @LUA='$(LUA)' CC='$(CC)' sh tools/bootstrap.sh
 demo: ## build, then show the library at work (installs what is missing)
 	$(bootstrap) build demo
 	@$(quiet) all
-	@sh tools/demo.sh
+	@LUA='$(LUA)' sh tools/demo.sh
 
 test: ## run every spec under Lua 5.4, in random order (SEED=n repeats one order, SPEC=path runs one)
 	$(bootstrap) build test

@@ -32,11 +32,8 @@ lsock_Sock *lsock_tosock(lua_State *L, int arg, const lsock_Core *core) {
   return s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s) ? s : NULL;
 }
 
-lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core) {
-  lsock_Sock *s = lua_touserdata(L, arg);
-  if (lsock_likely(s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s))) return s;
-  luaL_typeerror(L, arg, "socket");
-  return NULL;
+void lsock_nosock(lua_State *L, int arg) {
+  for (;;) luaL_typeerror(L, arg, "socket"); /* which does not return, but does not say so to the compiler */
 }
 
 int lsock_reclaim(lua_State *L) {
@@ -150,6 +147,10 @@ static int mod_socket(lua_State *L) {
   int family = opt_int(L, 1, -1), type = opt_int(L, 2, -1), proto = opt_int(L, 3, -1);
   lsock_fd fd = lua_isnoneornil(L, 4) ? LSOCK_NOFD : check_fd(L, 4);
   lsock_Sock *s = lsock_newsock(L, core);
+  if (type >= 0) {
+    if (is_nonblocking(type)) s->timeout = 0;
+    type &= ~type_flags(type);
+  }
   if (fd != LSOCK_NOFD) {
     if (describe(fd, &family, &type, &proto) < 0) return failed(L, "socket");
     s->shared = 1; /* whoever opened it may have kept a copy */
@@ -157,8 +158,6 @@ static int mod_socket(lua_State *L) {
     if (family < 0) family = AF_INET;
     if (type < 0) type = SOCK_STREAM;
     if (proto < 0) proto = 0;
-    if (is_nonblocking(type)) s->timeout = 0;
-    type &= ~type_flags(type);
     fd = lsock_plat_socket(family, type, proto);
     if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_socket(family, type, proto);
     if (fd == LSOCK_NOFD) return failed(L, "socket");
@@ -200,6 +199,7 @@ static int mod_fromfd(lua_State *L) {
   fd = dup_fd(L, fd);
   if (fd == LSOCK_NOFD) return failed(L, "fromfd");
   s->shared = 1;
+  if (is_nonblocking(type)) s->timeout = 0;
   lsock_open(s, fd, family, type & ~type_flags(type), proto);
   return 1;
 }
@@ -423,8 +423,8 @@ static const lsock_Reg sock_methods[] = {
 static const lsock_Reg sock_meta[] = {
     {"__close", sock_scope, 0}, {"__gc", sock_gc, 0}, {"__tostring", sock_tostring, 0}, {NULL, NULL, 0}};
 
-static const lsock_Reg functions[] = {{"close", mod_close, 1},   {"dup", mod_dup, 1},
-                                      {"fromfd", mod_fromfd, 1}, {"socket", mod_socket, 1},
+static const lsock_Reg functions[] = {{"close", mod_close, 1},           {"dup", mod_dup, 1},
+                                      {"fromfd", mod_fromfd, 1},         {"socket", mod_socket, 1},
                                       {"socketpair", mod_socketpair, 1}, {NULL, NULL, 0}};
 
 /* SocketType, the method table, and the metatable of sockets; the module's table is on top. */
@@ -449,6 +449,42 @@ static void open_sockets(lua_State *L, int core) {
   lsock_register(L, core, functions);
 }
 
+/*
+** The module's __index: constants come into its table when first asked for, since a program uses a dozen of a thousand,
+** and filling them all in would take longer than everything else at start-up.
+*/
+static int module_index(lua_State *L) {
+  if (lua_type(L, 2) != LUA_TSTRING) return 0;
+  if (strcmp(lua_tostring(L, 2), "errno") == 0)
+    lsock_open_errno(L);
+  else if (!lsock_pushconst(L, 2))
+    return 0;
+  lua_pushvalue(L, 2);
+  lua_pushvalue(L, -2);
+  lua_rawset(L, 1);
+  return 1;
+}
+
+static int module_next(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 2);
+  if (lua_next(L, 1)) return 2;
+  lua_pushnil(L);
+  return 1;
+}
+
+/* __pairs: all of them, then */
+static int module_pairs(lua_State *L) {
+  lua_settop(L, 1);
+  lsock_open_const(L);
+  lua_getfield(L, 1, "errno");
+  lua_pushcfunction(L, module_next);
+  lua_pushvalue(L, 1);
+  return 2;
+}
+
+static const lsock_Reg module_meta[] = {{"__index", module_index, 0}, {"__pairs", module_pairs, 0}, {NULL, NULL, 0}};
+
 /* Where the registry keeps the module: opening it twice in one state gives the same one. */
 static const char registry_key = 'm';
 
@@ -462,8 +498,7 @@ int luaopen_socket(lua_State *L) {
   c->secret = lsock_plat_secret();
   c->default_timeout = -1;
   core = lua_gettop(L);
-  lua_createtable(L, 0, 1200);
-  lsock_open_const(L);
+  lua_createtable(L, 0, 128);
   lsock_open_err(L, core);
   lsock_open_wait(L, core);
   lsock_open_addr(L, core);
@@ -471,12 +506,13 @@ int luaopen_socket(lua_State *L) {
   lsock_open_resolve(L, core);
   open_sockets(L, core);
   lsock_open_connect(L, core);
-  lsock_open_errno(L);
-  lua_setfield(L, -2, "errno");
   lua_pushboolean(L, 1);
   lua_setfield(L, -2, "has_ipv6");
   lua_pushliteral(L, LSOCKET_VERSION);
   lua_setfield(L, -2, "_VERSION");
+  lua_createtable(L, 0, 3);
+  lsock_register(L, core, module_meta);
+  lua_setmetatable(L, -2);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &registry_key);
   return 1;

@@ -9,9 +9,6 @@
 /* RFC 8305, section 8: how long an attempt runs alone before the next address is tried beside it. */
 #define ATTEMPT_DELAY INT64_C(250000000)
 
-/* How often to look again where nothing tells that a connect may go on. */
-#define RETRY_DELAY INT64_C(10000000)
-
 /* Python's default backlog: enough for most, without asking the kernel for its maximum. */
 #define DEFAULT_BACKLOG (SOMAXCONN < 128 ? SOMAXCONN : 128)
 
@@ -37,10 +34,8 @@ static int finish_connect(lua_State *L, lsock_Op *op) {
 static int step_connect(lua_State *L, lsock_Op *op) {
   lsock_Sock *s = op->s;
   int err;
-  if (op->job) {
-    int r = lsock_step_lookup(L, op);
-    if (r < 0) return r;
-  }
+  int r = lsock_step_address(L, op);
+  if (r < 0) return r;
   if (op->state == PENDING) return finish_connect(L, op);
   if (op->nowait) lsock_mode(s, 1);
   if (connect(s->fd, &op->addr.u.sa, op->addr.len) == 0) {
@@ -48,7 +43,7 @@ static int step_connect(lua_State *L, lsock_Op *op) {
     return 1;
   }
   err = errno;
-  if (err == EAGAIN && op->timeout != 0) return lsock_pause(L, op, RETRY_DELAY); /* a Unix listener's queue is full */
+  if (err == EAGAIN && op->timeout != 0) return lsock_pause(L, op, LSOCK_RETRY); /* a Unix listener's queue is full */
   if ((err != EINPROGRESS && err != EALREADY && err != EINTR) || op->timeout == 0) {
     op->err = err;
     return LSOCK_FAIL;
@@ -102,10 +97,8 @@ static int sock_connect_ex(lua_State *L) {
 /* ---------------------------------------------------------------- bind, listen */
 
 static int step_bind(lua_State *L, lsock_Op *op) {
-  if (op->job) {
-    int r = lsock_step_lookup(L, op);
-    if (r < 0) return r;
-  }
+  int r = lsock_step_address(L, op);
+  if (r < 0) return r;
   if (bind(op->s->fd, &op->addr.u.sa, op->addr.len) < 0) {
     op->err = errno;
     return LSOCK_FAIL;
@@ -174,9 +167,9 @@ static void check_keys(lua_State *L, int arg, const char *const keys[]) {
 */
 typedef struct Race {
   int count, next, pending, failures;
-  int sockets, errors;  /* stack indices */
-  int group;            /* stack index of the group's socket, 0 if there is none */
-  int64_t when;         /* the next attempt begins */
+  int sockets, errors; /* stack indices */
+  int group;           /* stack index of the group's socket, 0 if there is none */
+  int64_t when;        /* the next attempt begins */
   struct {
     const struct addrinfo *to;
     lsock_Sock *s; /* NULL unless it is pending */
@@ -432,7 +425,7 @@ static int step_race(lua_State *L, lsock_Op *op) {
   }
   if (!r->group) {
     op->w = NULL;
-    return lsock_pause(L, op, RETRY_DELAY);
+    return lsock_pause(L, op, LSOCK_RETRY);
   }
   op->w = lua_touserdata(L, r->group);
   op->wslot = r->group;
@@ -567,7 +560,8 @@ static int mod_create_server(lua_State *L) {
   s = lsock_newsock(L, op.core);
   s->internal = 1;
   lsock_open(s, lsock_plat_socket(family, SOCK_STREAM, 0), family, SOCK_STREAM, 0);
-  if (s->fd == LSOCK_NOFD && lsock_reclaim(L)) lsock_open(s, lsock_plat_socket(family, SOCK_STREAM, 0), family, SOCK_STREAM, 0);
+  if (s->fd == LSOCK_NOFD && lsock_reclaim(L))
+    lsock_open(s, lsock_plat_socket(family, SOCK_STREAM, 0), family, SOCK_STREAM, 0);
   err = s->fd == LSOCK_NOFD ? errno : set_server_options(s->fd, family, reuse_port, dualstack);
   if (err) {
     lsock_closesock(L, 2, s);

@@ -149,6 +149,20 @@ static void add_integers(lua_State *L, const char *names, const lua_Integer *val
   }
 }
 
+/* Pushes the integer of that name, if the family has it. */
+static int push_integer(lua_State *L, const char *name, size_t size, const char *names, const lua_Integer *values,
+                        size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    size_t length = strlen(names);
+    if (length == size && memcmp(names, name, size) == 0) {
+      lua_pushinteger(L, values[i]);
+      return 1;
+    }
+    names += length + 1;
+  }
+  return 0;
+}
+
 /* Adds all constants to the table on top of the stack. */
 void lsock_open_const(lua_State *L) {
   luaL_checkstack(L, 3, "constants");
@@ -158,6 +172,21 @@ void lsock_open_const(lua_State *L) {
 #define S(name, value) lua_pushstring(L, value), lua_setfield(L, -2, name);
 #define END(id)
 #include "lsocket_const.inc"
+}
+
+/* Pushes the constant named by the string at `arg`; 0, and nothing pushed, if there is none. */
+int lsock_pushconst(lua_State *L, int arg) {
+  size_t size;
+  const char *key = lua_tolstring(L, arg, &size);
+#define GROUP(id)                                                                                                      \
+  if (push_integer(L, key, size, names_##id, values_##id, COUNT(id))) return 1;
+#define LOOKUP(id)
+#define K(name, value)
+#define S(name, value)                                                                                                 \
+  if (strcmp(key, name) == 0) return lua_pushstring(L, value), 1;
+#define END(id)
+#include "lsocket_const.inc"
+  return 0;
 }
 
 /* Pushes a table of error numbers: names to numbers and numbers to names. */

@@ -34,11 +34,9 @@ static int locate(lua_State *L) {
   lua_Debug ar;
   int level;
   for (level = 1; level < 8 && lua_getstack(L, level, &ar); level++) {
-    lua_getinfo(L, "l", &ar);
-    if (ar.currentline > 0) {
-      lua_getinfo(L, "f", &ar);
-      return ar.currentline;
-    }
+    lua_getinfo(L, "lf", &ar);
+    if (ar.currentline > 0) return ar.currentline;
+    lua_pop(L, 1);
   }
   return 0;
 }
@@ -66,14 +64,35 @@ void lsock_pusherror(lua_State *L, const lsock_Fail *f) {
   lua_setmetatable(L, -2);
 }
 
-int lsock_fail(lua_State *L, const lsock_Fail *f) {
-  if (lua_toboolean(L, LSOCK_UP_TRY)) {
-    lua_pushnil(L);
+/*
+** Would-block errors are the daily bread of event loops: those that the try_ form of an operation returns are all one
+** object, which knows neither place nor address.
+*/
+static void push_would_block(lua_State *L, const lsock_Fail *f) {
+  lsock_pushcore(L, LSOCK_UV_EAGAIN);
+  if (lua_rawgetp(L, -1, f->op) == LUA_TNIL) {
+    lua_pop(L, 1);
     lsock_pusherror(L, f);
+    to_err(L, -1)->line = 0;
+    lua_pushvalue(L, -1);
+    lua_rawsetp(L, -3, f->op);
+  }
+}
+
+int lsock_fail(lua_State *L, const lsock_Fail *f) {
+  if (!lua_toboolean(L, LSOCK_UP_TRY)) {
+    lsock_pusherror(L, f);
+    return lua_error(L);
+  }
+  if (f->err == EAGAIN && f->cls == LSOCK_ERROR && !f->msg && !f->address && !f->extra) {
+    push_would_block(L, f);
+    lua_pushnil(L);
+    lua_replace(L, -3);
     return 2;
   }
+  lua_pushnil(L);
   lsock_pusherror(L, f);
-  return lua_error(L);
+  return 2;
 }
 
 int lsock_failno(lua_State *L, int err, const char *op) {
@@ -313,5 +332,7 @@ void lsock_open_err(lua_State *L, int core) {
   lua_setfield(L, -2, "__metatable");
   lsock_register(L, core, err_meta);
   lua_setiuservalue(L, core, LSOCK_UV_ERROR);
+  lua_createtable(L, 0, 8);
+  lua_setiuservalue(L, core, LSOCK_UV_EAGAIN);
   lsock_register(L, core, err_functions);
 }

@@ -42,7 +42,8 @@
 
 /* ---------------------------------------------------------------- items */
 
-enum {      /* kinds */
+/* kinds */
+enum {
   UINT,     /* unsigned, in host order; 8 bytes are any lua_Integer */
   NET16,    /* two bytes in network order */
   LE16,     /* two bytes, low one first: Bluetooth's order */
@@ -55,7 +56,8 @@ enum {      /* kinds */
   TIPCSCOPE /* signed: a negative one takes a name back; TIPC_CLUSTER_SCOPE if absent */
 };
 
-enum {       /* flags */
+/* flags */
+enum {
   OPT = 1,   /* may be absent: zero */
   TRIM = 2,  /* at the end of a table: left out when it and all after it are zero */
   SHOWN = 4, /* shown, but not stored */
@@ -281,11 +283,16 @@ static int parse_bdaddr(const char *s, unsigned char *p) {
   return 1;
 }
 
-static void get_item(lua_State *L, int arg, int i, const char *name, const Item *it, unsigned char *p) {
+/* 0 if it names an interface that is not there. */
+static int get_item(lua_State *L, int arg, int i, const char *name, const Item *it, unsigned char *p) {
   const char *s;
   size_t n;
+  unsigned index;
   switch (it->kind) {
-    case IFINDEX: store_int(it, p, lsock_getif(L, arg, i, name)); break;
+    case IFINDEX:
+      if (!lsock_getif(L, arg, i, name, &index)) return 0;
+      store_int(it, p, index);
+      break;
     case TEXT:
       s = lsock_getstr(L, arg, i, name, it->size - 1u, 1, 0, &n);
       memcpy(p, s, n);
@@ -305,11 +312,12 @@ static void get_item(lua_State *L, int arg, int i, const char *name, const Item 
       if (!(it->flags & SHOWN)) store_int(it, p, v);
     }
   }
+  return 1;
 }
 
 void lsock_getfamily(lua_State *L, int arg, const lsock_Family *f, lsock_Addr *a) {
   Bytes r = {0};
-  int i;
+  int i, known = 1;
   if ((f->items[0].flags & ALONE) && (lua_type(L, arg) == LUA_TNUMBER || lua_type(L, arg) == LUA_TSTRING)) {
     lua_createtable(L, 1, 0);
     lua_pushvalue(L, arg);
@@ -319,11 +327,11 @@ void lsock_getfamily(lua_State *L, int arg, const lsock_Family *f, lsock_Addr *a
   luaL_checktype(L, arg, LUA_TTABLE);
   for (i = 0; f->fields[i]; i++) {
     const Item *it = item_at(f, i, &r);
-    get_item(L, arg, i + 1, f->fields[i], it, r.b + it->at);
+    known &= get_item(L, arg, i + 1, f->fields[i], it, r.b + it->at);
   }
   memcpy(&a->u.ss, r.b, sizeof r.b);
   a->u.sa.sa_family = (sa_family_t)f->family;
-  a->len = f->size;
+  a->len = known ? f->size : 0;
 }
 
 /* ---------------------------------------------------------------- families */

@@ -18,7 +18,8 @@ static int fail(lua_State *L, int err, const char *op, const char *msg) {
 
 static lua_Integer check_range(lua_State *L, int arg, lua_Integer max) {
   lua_Integer v = luaL_checkinteger(L, arg);
-  if (v < 0 || v > max) luaL_argerror(L, arg, lua_pushfstring(L, "must be 0-%I, got %I", (LUAI_UACINT)max, (LUAI_UACINT)v));
+  if (v < 0 || v > max)
+    luaL_argerror(L, arg, lua_pushfstring(L, "must be 0-%I, got %I", (LUAI_UACINT)max, (LUAI_UACINT)v));
   return v;
 }
 
@@ -56,7 +57,7 @@ static int mod_inet_ntoa(lua_State *L) {
 /* socket.inet_pton(family, text) -> 4 or 16 bytes (inet_pton(3)) */
 static int mod_inet_pton(lua_State *L) {
   unsigned char bytes[sizeof(struct in6_addr)];
-  int family = (int)luaL_checkinteger(L, 1);
+  int family = lsock_checkint(L, 1);
   const char *s = lsock_checkname(L, 2);
   int r = inet_pton(family, s, bytes);
   if (r < 0) return fail(L, errno, "inet_pton", NULL);
@@ -68,7 +69,7 @@ static int mod_inet_pton(lua_State *L) {
 /* socket.inet_ntop(family, bytes) -> text (inet_ntop(3)); argument error for the wrong number of bytes */
 static int mod_inet_ntop(lua_State *L) {
   char text[INET6_ADDRSTRLEN];
-  int family = (int)luaL_checkinteger(L, 1);
+  int family = lsock_checkint(L, 1);
   size_t len;
   const char *s = luaL_checklstring(L, 2, &len);
   if (family != AF_INET && family != AF_INET6) return fail(L, EAFNOSUPPORT, "inet_ntop", NULL);
@@ -85,7 +86,7 @@ static int mod_if_nameindex(lua_State *L) {
   struct { /* a copy, as building the table may raise a memory error */
     unsigned index;
     char name[IF_NAMESIZE];
-  } *copy;
+  } * copy;
   size_t n = 0, k;
   list = if_nameindex();
   if (!list) return fail(L, errno, "if_nameindex", NULL);
@@ -172,11 +173,12 @@ static int mod_gethostname(lua_State *L) {
   return 1;
 }
 
-/* socket.sethostname(name): needs privileges (sethostname(2)) */
+/* socket.sethostname(name) -> true; needs privileges (sethostname(2)) */
 static int mod_sethostname(lua_State *L) {
   const char *name = lsock_checkname(L, 1);
   if (sethostname(name, strlen(name)) < 0) return fail(L, errno, "sethostname", NULL);
-  return 0;
+  lua_pushboolean(L, 1);
+  return 1;
 }
 
 static const lsock_Reg inet_functions[] = {{"gethostname", mod_gethostname, 1},

@@ -32,8 +32,8 @@ typedef struct lsock_Core {
   int64_t default_timeout; /* ns, < 0: none */
   char *scratch;           /* receive buffer; its userdata is user value LSOCK_UV_SCRATCH */
   size_t scratch_size;
-  lsock_Pool *pool;        /* threads that look names up; NULL until one is needed */
-  int hook;                /* a wait hook is set */
+  lsock_Pool *pool; /* threads that look names up; NULL until one is needed */
+  int hook;         /* a wait hook is set */
 } lsock_Core;
 
 /* The core is upvalue 1 of every function of the library; upvalue 2 is true in the try_ form of a function. */
@@ -42,17 +42,18 @@ typedef struct lsock_Core {
 #define lsock_core(L) ((lsock_Core *)lua_touserdata((L), LSOCK_UP_CORE))
 
 enum { /* user values of the core */
-  LSOCK_UV_SCRATCH = 1,
-  LSOCK_UV_HOOK,
-  LSOCK_UV_WAKE,
-  LSOCK_UV_SOCKET,  /* metatable of sockets */
-  LSOCK_UV_ERROR,   /* metatable of errors */
-  LSOCK_UV_CLASSES, /* array of error classes */
-  LSOCK_UV_OP,      /* metatable of operations kept across a yield */
-  LSOCK_UV_LOOKUP,  /* metatable of name lookups */
-  LSOCK_UV_ADDR,    /* form of address -> its metatable */
-  LSOCK_UV_INFO,    /* metatable of getaddrinfo's entries */
-  LSOCK_UV_COUNT = LSOCK_UV_INFO
+       LSOCK_UV_SCRATCH = 1,
+       LSOCK_UV_HOOK,
+       LSOCK_UV_WAKE,
+       LSOCK_UV_SOCKET,  /* metatable of sockets */
+       LSOCK_UV_ERROR,   /* metatable of errors */
+       LSOCK_UV_CLASSES, /* array of error classes */
+       LSOCK_UV_OP,      /* metatable of operations kept across a yield */
+       LSOCK_UV_LOOKUP,  /* metatable of name lookups */
+       LSOCK_UV_ADDR,    /* form of address -> its metatable */
+       LSOCK_UV_INFO,    /* metatable of getaddrinfo's entries */
+       LSOCK_UV_EAGAIN,  /* operation -> its would-block error */
+       LSOCK_UV_COUNT = LSOCK_UV_EAGAIN
 };
 
 #define lsock_pushcore(L, uv) ((void)lua_getiuservalue((L), LSOCK_UP_CORE, (uv)))
@@ -78,7 +79,8 @@ typedef struct lsock_Sock {
   lsock_fd fd;       /* LSOCK_NOFD when closed */
   int family, type, proto;
   unsigned char nonblocking; /* O_NONBLOCK was set by us */
-  unsigned char shared;      /* another owner may know the descriptor: leave the kernel's timeouts alone */
+  unsigned char shared;      /* another owner may know the descriptor: leave the kernel's timeouts alone, and
+                             ** do not believe `nonblocking` */
   unsigned char waiting;     /* directions in which a coroutine waits */
   unsigned char likely_idle; /* directions in which the last operation had to wait */
   unsigned char internal;    /* ours alone: no warning when collected */
@@ -95,8 +97,8 @@ void lsock_open(lsock_Sock *s, lsock_fd fd, int family, int type, int proto);
 /* NULL unless the value at `arg` is a socket of this state. */
 lsock_Sock *lsock_tosock(lua_State *L, int arg, const lsock_Core *core);
 
-/* Argument error unless it is one; it may be closed. */
-lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core);
+/* The argument error of lsock_checksock, below. */
+_Noreturn void lsock_nosock(lua_State *L, int arg);
 
 /* After errno EMFILE or ENFILE: collects garbage sockets and says that a second try is worth it. */
 int lsock_reclaim(lua_State *L);
@@ -109,12 +111,12 @@ int lsock_closesock(lua_State *L, int arg, lsock_Sock *s);
 enum { LSOCK_ERROR = 1, LSOCK_HERROR, LSOCK_GAIERROR, LSOCK_TIMEOUT }; /* classes */
 
 typedef struct lsock_Fail {
-  int cls;          /* 0: LSOCK_TIMEOUT for ETIMEDOUT, else LSOCK_ERROR */
-  int err;          /* errno, h_errno or EAI_ */
-  const char *op;   /* a string that lives as long as the library */
-  const char *msg;  /* likewise; NULL: the system's text for err */
-  int address;      /* stack index of the address concerned, or 0 */
-  int extra;        /* stack index of a table of further fields (sent, partial, errors), or 0 */
+  int cls;         /* 0: LSOCK_TIMEOUT for ETIMEDOUT, else LSOCK_ERROR */
+  int err;         /* errno, h_errno or EAI_ */
+  const char *op;  /* a string that lives as long as the library */
+  const char *msg; /* likewise; NULL: the system's text for err */
+  int address;     /* stack index of the address concerned, or 0 */
+  int extra;       /* stack index of a table of further fields (sent, partial, errors), or 0 */
 } lsock_Fail;
 
 /* Pushes the error object. */
@@ -146,7 +148,8 @@ typedef struct lsock_Addr {
 
 /*
 ** Reads the address at `arg` for a socket of that family and protocol. Returns NULL when it is complete, else the name
-** to be looked up (a string that the argument holds); then everything but the host is filled in. Argument errors raise.
+** to be looked up (a string that the argument holds); then everything but the host is filled in. Argument errors raise;
+** an address on an interface that is not there has length 0.
 */
 const char *lsock_getaddr(lua_State *L, int arg, int family, int proto, lsock_Addr *a);
 
@@ -177,6 +180,9 @@ const lsock_Family *lsock_findfamily(int family, int proto);
 void lsock_pushfamily(lua_State *L, const lsock_Family *f, const lsock_Addr *a); /* pushes a plain table */
 void lsock_getfamily(lua_State *L, int arg, const lsock_Family *f, lsock_Addr *a);
 
+/* An integer argument for a C int: a family, a protocol, an option. */
+int lsock_checkint(lua_State *L, int arg);
+
 /* Pushes item `i` of the address table at `arg`, by position or else by name; returns its type. */
 int lsock_getitem(lua_State *L, int arg, int i, const char *name);
 
@@ -186,8 +192,8 @@ lua_Integer lsock_getint(lua_State *L, int arg, int i, const char *name, lua_Int
 /* The same for a string of at most `max` bytes, without zeros if `text`; NULL if absent and `opt`. The table holds it. */
 const char *lsock_getstr(lua_State *L, int arg, int i, const char *name, size_t max, int text, int opt, size_t *len);
 
-/* An interface name's index (0 for ""); argument error if there is none. And back, "" for 0 or none. */
-unsigned lsock_getif(lua_State *L, int arg, int i, const char *name);
+/* An interface name's index (0 for ""); returns 0 if there is none. And back, "" for 0 or none. */
+int lsock_getif(lua_State *L, int arg, int i, const char *name, unsigned *index);
 void lsock_pushif(lua_State *L, unsigned index);
 
 void lsock_open_addr(lua_State *L, int core);
@@ -208,47 +214,45 @@ typedef struct lsock_Job lsock_Job; /* a lookup, lsocket_resolve.c */
 
 struct lsock_Op {
   lsock_Core *core;
-  lsock_Sock *s;     /* the socket worked on; NULL in functions without one */
-  int self;          /* its stack index */
+  lsock_Sock *s; /* the socket worked on; NULL in functions without one */
   lsock_Step step;
-  const char *name;  /* for errors */
-  const char *msg;
-  lsock_Sock *w;     /* the socket to wait for ... */
-  int wslot;         /* ... and its stack index; the step may change both */
-  lsock_fd fd, wfd;  /* descriptors of s and w, to notice that they were closed meanwhile */
-  int want;          /* what is waited for: LSOCK_READ or LSOCK_WRITE */
-  int kept;          /* stack index of the userdata that holds this operation; 0: it is on the C stack */
-  unsigned char mark;/* the bit set in w->waiting */
-  int dir;           /* LSOCK_RD or LSOCK_WR; LSOCK_MODAL where the call takes no MSG_DONTWAIT */
-  int64_t timeout;   /* ns; 0 never waits, < 0 for ever */
-  int64_t deadline;  /* of the operation; INT64_MAX: none */
-  int64_t end;       /* the step's own: a point in time */
-  int64_t until;     /* if set by the step: try again at this time even without readiness */
-  int nowait;        /* the attempt must not wait in the kernel */
-  int coop;          /* wait through the hook */
-  int flags;         /* MSG_ */
-  int err, cls;      /* of LSOCK_FAIL */
-  int address, extra;/* stack indices for the error object, 0 none */
-  int state;         /* the step's own */
-  int slot;          /* the step's own: a stack index */
-  const char *data;  /* bytes to send, or room to receive */
-  size_t len, done;
-  lsock_Step partial;/* called before a failure: results to return instead, or < 0; may set extra */
-  lsock_Job *job;    /* a lookup to be finished first */
-  lsock_Addr addr;
+  const char *name; /* for errors */
+  lsock_Sock *w;    /* the socket to wait for ... */
+  int wslot;        /* ... and its stack index; the step may change both */
+  int self;         /* stack index of s */
+  lsock_fd fd, wfd; /* descriptors of s and w, to notice that they were closed meanwhile */
+  int dir;          /* LSOCK_RD or LSOCK_WR; LSOCK_MODAL where the call takes no MSG_DONTWAIT */
+  int flags;        /* MSG_ */
+  int64_t timeout;  /* ns; 0 never waits, < 0 for ever */
+  int64_t deadline; /* of the operation; INT64_MAX: none */
+  int64_t end;      /* the step's own: a point in time */
+  const char *data; /* bytes to send */
+  size_t len;       /* of data, or of the room to receive */
+  /* What begins as zero: */
+  int64_t until;      /* set by the step: try again at this time even without readiness */
+  const char *msg;    /* for errors; NULL: the system's text */
+  lsock_Step partial; /* called before a failure: results to return instead, or < 0; may set extra */
+  lsock_Job *job;     /* a lookup to be finished first */
+  size_t done;        /* bytes sent or received so far */
+  int err, cls;       /* of LSOCK_FAIL */
+  int address, extra; /* stack indices for the error object, 0 none */
+  int nowait;         /* the attempt must not wait in the kernel */
+  int coop;           /* wait through the hook */
+  int want;           /* what is waited for: LSOCK_READ or LSOCK_WRITE */
+  int kept;           /* stack index of the userdata that holds this operation; 0: it is on the C stack */
+  int mark;           /* the bit set in w->waiting */
+  int state, slot;    /* the step's own; slot is a stack index */
+  lsock_Addr addr;    /* unset */
 };
-
-/* An operation on the socket at index 1; argument error if it is none. */
-void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir);
-
-/* An operation without a socket, bounded by the default timeout. */
-void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step);
 
 /* Goes on with another socket, at stack index `self`, for what is left of the time. */
 void lsock_op_socket(lua_State *L, lsock_Op *op, int self);
 
-/* Runs it to the end: returns what the C function must return. */
-int lsock_run(lua_State *L, lsock_Op *op);
+/* Runs an operation to its end: returns what the C function must return. */
+int lsock_drive(lua_State *L, lsock_Op *op);
+
+/* Goes on after an attempt that was not the end. */
+int lsock_go_on(lua_State *L, lsock_Op *op, int outcome);
 
 /* What a failed system call means for an attempt; `want` is LSOCK_READ or LSOCK_WRITE. */
 int lsock_again(lsock_Op *op, int want);
@@ -262,6 +266,9 @@ void lsock_turn(lua_State *L);
 #else
 #define LSOCK_DONTWAIT(op) 0
 #endif
+
+/* How often to look again (ns) where nothing tells that an operation may go on. */
+#define LSOCK_RETRY INT64_C(10000000)
 
 /* Result of a step that wants to be called again in ns nanoseconds, whatever happens meanwhile. */
 int lsock_pause(lua_State *L, lsock_Op *op, int64_t ns);
@@ -283,8 +290,8 @@ void lsock_open_wait(lua_State *L, int core);
 /* Prepares the lookup of the host of op->addr: pushes its handle, sets op->job. */
 void lsock_lookup(lua_State *L, lsock_Op *op, const char *host);
 
-/* Does it: 0 when op->addr is complete, else as a step. Call it at the start of a step while op->job is set. */
-int lsock_step_lookup(lua_State *L, lsock_Op *op);
+/* First part of a step that uses op->addr: finishes the lookup if there is one. 0 when it is complete, else as a step. */
+int lsock_step_address(lua_State *L, lsock_Op *op);
 
 /* Prepares getaddrinfo(3) for the host and service at stack indices; pushes the handle. */
 void lsock_lookup_all(lua_State *L, lsock_Op *op, int host, int serv, const struct addrinfo *hints);
@@ -300,13 +307,68 @@ void lsock_open_resolve(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- constants (lsocket_const.c) */
 
-void lsock_open_const(lua_State *L); /* into the table on top */
-void lsock_open_errno(lua_State *L); /* pushes socket.errno */
-const char *lsock_errno_name(int err); /* NULL if unknown, as the rest */
+void lsock_open_const(lua_State *L);        /* all of them into the table on top */
+int lsock_pushconst(lua_State *L, int arg); /* the one named by the string at `arg`; 0, nothing pushed: none */
+void lsock_open_errno(lua_State *L);        /* pushes socket.errno */
+const char *lsock_errno_name(int err);      /* NULL if unknown, as the rest */
 const char *lsock_eai_name(int code);
 const char *lsock_herr_name(int code);
 const char *lsock_af_name(int family);
 const char *lsock_type_name(int type);
+
+/* ---------------------------------------------------------------- the common case, inlined */
+
+static inline lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core) {
+  lsock_Sock *s = lua_touserdata(L, arg);
+  if (lsock_likely(s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s))) return s;
+  lsock_nosock(L, arg);
+}
+
+static inline void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name, lsock_Step step, int dir) {
+  op->core = core;
+  op->self = op->wslot = 1;
+  op->step = step;
+  op->name = name;
+  op->dir = dir;
+  op->until = 0;
+  op->msg = NULL;
+  op->partial = NULL;
+  op->job = NULL;
+  op->done = 0;
+  op->err = op->cls = op->address = op->extra = 0;
+  op->nowait = op->coop = op->want = op->kept = op->mark = op->state = op->slot = 0;
+}
+
+/* An operation on the socket at index 1; argument error if it is none. */
+static inline void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
+  lsock_Core *core = lsock_core(L);
+  lsock_Sock *s = lsock_checksock(L, 1, core);
+  op->s = op->w = s;
+  op->fd = s->fd;
+  op->timeout = s->timeout;
+  lsock_op_init(op, core, name, step, dir);
+}
+
+/* An operation without a socket, bounded by the default timeout. */
+static inline void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step) {
+  lsock_Core *core = lsock_core(L);
+  op->s = op->w = NULL;
+  op->fd = LSOCK_NOFD;
+  op->timeout = core->default_timeout;
+  lsock_op_init(op, core, name, step, LSOCK_RD);
+}
+
+/* lsock_drive; a blocking socket's first attempt, mostly its last, needs nothing of the driver. */
+static inline int lsock_run(lua_State *L, lsock_Op *op) {
+  lsock_Sock *s = op->s;
+  if (lsock_likely(s && s->fd != LSOCK_NOFD && op->timeout < 0 && !op->core->hook && !s->nonblocking)) {
+    int r;
+    op->deadline = INT64_MAX;
+    r = op->step(L, op);
+    return lsock_likely(r >= 0) ? r : lsock_go_on(L, op, r);
+  }
+  return lsock_drive(L, op);
+}
 
 /* ---------------------------------------------------------------- methods and functions of other files */
 

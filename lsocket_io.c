@@ -19,10 +19,25 @@ static size_t check_size(lua_State *L, int arg) {
   return (size_t)n;
 }
 
-static int opt_flags(lua_State *L, int arg) {
+/* Flags with which receiving, and those with which sending, never waits (recv(2), send(2)) */
+#define RECEIVE_NOW (FLAG_DONTWAIT | FLAG_ERRQUEUE | MSG_OOB)
+#define SEND_NOW FLAG_DONTWAIT
+#if defined(MSG_DONTWAIT)
+#define FLAG_DONTWAIT MSG_DONTWAIT
+#else
+#define FLAG_DONTWAIT 0
+#endif
+#if defined(MSG_ERRQUEUE)
+#define FLAG_ERRQUEUE MSG_ERRQUEUE
+#else
+#define FLAG_ERRQUEUE 0
+#endif
+
+static void opt_flags(lua_State *L, int arg, lsock_Op *op, int now) {
   lua_Integer v = luaL_optinteger(L, arg, 0);
   luaL_argcheck(L, v >= INT_MIN && v <= INT_MAX, arg, "flags do not fit a C int");
-  return (int)v;
+  op->flags = (int)v;
+  if (op->flags & now) op->timeout = 0;
 }
 
 static char *grow_scratch(lua_State *L, lsock_Core *core, size_t n) {
@@ -70,9 +85,19 @@ static int step_recv(lua_State *L, lsock_Op *op) {
 
 #if defined(MSG_WAITALL)
 static int all_received(lua_State *L, lsock_Op *op) {
-  if (op->done == 0) return -1;
   lua_pushlstring(L, room(L, op), op->done);
   return 1;
+}
+
+/* A timeout gives what there is. Another failure, of which the system tells but once, has it in e.partial. */
+static int some_received(lua_State *L, lsock_Op *op) {
+  if (op->done == 0) return -1;
+  if (op->cls == LSOCK_TIMEOUT || op->err == EAGAIN) return all_received(L, op);
+  lua_createtable(L, 0, 1);
+  all_received(L, op);
+  lua_setfield(L, -2, "partial");
+  op->extra = lua_gettop(L);
+  return -1;
 }
 
 /* MSG_WAITALL where the kernel may not or does not wait for all */
@@ -88,16 +113,21 @@ static int step_recv_all(lua_State *L, lsock_Op *op) {
 
 /* Flags beyond the plain case. */
 static void receive_flags(lua_State *L, lsock_Op *op) {
-#if defined(MSG_TRUNC)
-  /* The kernel may then report bytes that it never wrote (tcp(7)). */
-  if (op->flags & MSG_TRUNC) memset(room(L, op), 0, op->len);
-#endif
 #if defined(MSG_WAITALL)
   if ((op->flags & MSG_WAITALL) && !(op->flags & MSG_PEEK) && op->s->type == SOCK_STREAM && op->step == step_recv) {
     lua_newuserdatauv(L, op->len, 0);
     op->slot = lua_gettop(L);
     op->step = step_recv_all;
-    op->partial = all_received; /* a timeout loses nothing */
+    op->partial = some_received;
+  }
+#endif
+#if defined(MSG_TRUNC)
+  if (op->flags & MSG_TRUNC) { /* the kernel may then count bytes that it never wrote (tcp(7)) */
+    if (!op->slot) {
+      lua_newuserdatauv(L, op->len, 0);
+      op->slot = lua_gettop(L);
+    }
+    memset(room(L, op), 0, op->len);
   }
 #endif
 }
@@ -107,7 +137,7 @@ static int sock_recv(lua_State *L) {
   lsock_Op op;
   lsock_op(L, &op, "recv", step_recv, LSOCK_RD);
   op.len = check_size(L, 2);
-  op.flags = opt_flags(L, 3);
+  opt_flags(L, 3, &op, RECEIVE_NOW);
   if (op.len == 0 && op.fd != LSOCK_NOFD) {
     lua_pushliteral(L, "");
     return 1;
@@ -136,7 +166,7 @@ static int sock_recvfrom(lua_State *L) {
   lsock_Op op;
   lsock_op(L, &op, "recvfrom", step_recvfrom, LSOCK_RD);
   op.len = check_size(L, 2);
-  op.flags = opt_flags(L, 3);
+  opt_flags(L, 3, &op, RECEIVE_NOW);
   if (op.flags) receive_flags(L, &op);
   return lsock_run(L, &op);
 }
@@ -153,15 +183,16 @@ static int step_send(lua_State *L, lsock_Op *op) {
 /* s:send(bytes [, flags]) -> count of bytes sent, perhaps fewer than given (send(2)) */
 static int sock_send(lua_State *L) {
   lsock_Op op;
+  size_t len;
   lsock_op(L, &op, "send", step_send, LSOCK_WR);
-  op.data = luaL_checklstring(L, 2, &op.len);
-  op.flags = opt_flags(L, 3);
+  op.data = luaL_checklstring(L, 2, &len);
+  op.len = len;
+  opt_flags(L, 3, &op, SEND_NOW);
   return lsock_run(L, &op);
 }
 
 static int step_sendall(lua_State *L, lsock_Op *op) {
-  ssize_t n =
-      send(op->s->fd, op->data + op->done, op->len - op->done, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
+  ssize_t n = send(op->s->fd, op->data + op->done, op->len - op->done, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
   if (n < 0) return lsock_again(op, LSOCK_WRITE);
   op->done += (size_t)n;
   if (op->done < op->len) return op->timeout < 0 && !op->nowait ? LSOCK_INTR : LSOCK_WRITE;
@@ -183,20 +214,23 @@ static int sock_sendall(lua_State *L) {
   lsock_Op op;
   lsock_op(L, &op, "sendall", step_sendall, LSOCK_WR);
   op.data = luaL_checklstring(L, 2, &op.len);
-  op.flags = opt_flags(L, 3);
+  opt_flags(L, 3, &op, SEND_NOW);
   op.partial = note_sent;
   return lsock_run(L, &op);
 }
 
 static int step_sendto(lua_State *L, lsock_Op *op) {
   ssize_t n;
-  if (op->job) {
-    int r = lsock_step_lookup(L, op);
-    if (r < 0) return r;
-  }
+  int r = lsock_step_address(L, op);
+  if (r < 0) return r;
   n = sendto(op->s->fd, op->data, op->len, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op), &op->addr.u.sa,
              op->addr.len);
-  if (n < 0) return lsock_again(op, LSOCK_WRITE);
+  if (n < 0) {
+    r = lsock_again(op, LSOCK_WRITE);
+    /* poll(2) knows nothing of the queue of a Unix socket that this one is not connected to */
+    if (r == LSOCK_WRITE && op->s->family == AF_UNIX && op->timeout != 0) return lsock_pause(L, op, LSOCK_RETRY);
+    return r;
+  }
   lua_pushinteger(L, (lua_Integer)n);
   return 1;
 }
@@ -207,13 +241,14 @@ static int sock_sendto(lua_State *L) {
   const char *host;
   lsock_op(L, &op, "sendto", step_sendto, LSOCK_WR);
   op.data = luaL_checklstring(L, 2, &op.len);
-  op.flags = lua_isnone(L, 4) ? 0 : opt_flags(L, 3);
   op.address = lua_isnone(L, 4) ? 3 : 4;
+  op.flags = 0;
+  if (op.address == 4) opt_flags(L, 3, &op, SEND_NOW);
   host = lsock_getaddr(L, op.address, op.s->family, op.s->proto, &op.addr);
   if (host) lsock_lookup(L, &op, host);
   return lsock_run(L, &op);
 }
 
-const lsock_Reg lsock_io_methods[] = {{"recv", sock_recv, 1},       {"recvfrom", sock_recvfrom, 1},
-                                      {"send", sock_send, 1},       {"sendall", sock_sendall, 1},
-                                      {"sendto", sock_sendto, 1},   {NULL, NULL, 0}};
+const lsock_Reg lsock_io_methods[] = {{"recv", sock_recv, 1},     {"recvfrom", sock_recvfrom, 1},
+                                      {"send", sock_send, 1},     {"sendall", sock_sendall, 1},
+                                      {"sendto", sock_sendto, 1}, {NULL, NULL, 0}};

@@ -3,7 +3,6 @@
 */
 #include "lsocket_int.h"
 
-#include <limits.h>
 #include <string.h>
 
 /* The longest option the kernel is asked for or given. */
@@ -40,16 +39,10 @@ static int sock_getpeername(lua_State *L) {
   return push_name(L, "getpeername", getpeername);
 }
 
-static int check_int(lua_State *L, int arg) {
-  lua_Integer v = luaL_checkinteger(L, arg);
-  luaL_argcheck(L, v >= INT_MIN && v <= INT_MAX, arg, "does not fit a C int");
-  return (int)v;
-}
-
 /* s:getsockopt(level, name [, buflen]) -> integer, or a string of at most buflen bytes (getsockopt(2)) */
 static int sock_getsockopt(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
-  int level = check_int(L, 2), name = check_int(L, 3);
+  int level = lsock_checkint(L, 2), name = lsock_checkint(L, 3);
   lua_Integer size = luaL_optinteger(L, 4, 0);
   socklen_t len;
   luaL_argcheck(L, size >= 0 && size <= OPTION_MAX, 4, "buffer length must be 0-65536");
@@ -81,7 +74,7 @@ static void note_option(lsock_Sock *s, int level, int name) {
 /* s:setsockopt(level, name, integer | boolean | string) or (level, name, nil, optlen) -> s (setsockopt(2)) */
 static int sock_setsockopt(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
-  int level = check_int(L, 2), name = check_int(L, 3);
+  int level = lsock_checkint(L, 2), name = lsock_checkint(L, 3);
   const void *p;
   size_t len;
   int v;
@@ -92,7 +85,7 @@ static int sock_setsockopt(lua_State *L) {
       len = sizeof v;
       break;
     case LUA_TNUMBER:
-      v = check_int(L, 4);
+      v = lsock_checkint(L, 4);
       p = &v;
       len = sizeof v;
       break;
@@ -105,6 +98,7 @@ static int sock_setsockopt(lua_State *L) {
   }
   luaL_argcheck(L, len <= OPTION_MAX, 4, "longer than 65536 bytes");
   if (s->fd == LSOCK_NOFD) return closed(L, "setsockopt");
+  /* cppcheck-suppress nullPointer ; AF_ALG takes a length without bytes */
   if (setsockopt(s->fd, level, name, p, (socklen_t)len) < 0) return lsock_failno(L, errno, "setsockopt");
   note_option(s, level, name);
   lua_settop(L, 1);
@@ -172,7 +166,7 @@ static int sock_fileno(lua_State *L) {
 /* s:shutdown(how) -> s; how is SHUT_RD, SHUT_WR or SHUT_RDWR (shutdown(2)) */
 static int sock_shutdown(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
-  int how = check_int(L, 2);
+  int how = lsock_checkint(L, 2);
   luaL_argcheck(L, how == SHUT_RD || how == SHUT_WR || how == SHUT_RDWR, 2, "SHUT_RD, SHUT_WR or SHUT_RDWR expected");
   if (s->fd == LSOCK_NOFD) return closed(L, "shutdown");
   if (shutdown(s->fd, how) < 0) return lsock_failno(L, errno, "shutdown");

@@ -309,33 +309,50 @@ int lsock_plat_hostbyaddr(const void *addr, socklen_t len, int family, lsock_Hos
 #endif
 
 #if defined(__GLIBC__) || defined(__FreeBSD__)
-/* 4 KiB hold any line of /etc/services; a longer entry counts as absent. */
-#define DATABASE_CALL(type, plain, reentrant) \
-  struct type ent, *e = NULL;                 \
-  char buf[4096];                             \
-  if (reentrant != 0) e = NULL
-#define ENTRY_ARGS &ent, buf, sizeof buf, &e
-#else
-#define DATABASE_CALL(type, plain, reentrant) struct type *e = plain
+#define DATABASE_R 1 /* reentrant calls; 4 KiB hold any line of /etc/services, a longer entry counts as absent */
+#define DATABASE_BUF 4096
 #endif
 
 int lsock_plat_servbyname(const char *name, const char *proto, int *port) {
-  DATABASE_CALL(servent, getservbyname(name, proto), getservbyname_r(name, proto, ENTRY_ARGS));
+  struct servent *e;
+#if defined(DATABASE_R)
+  struct servent ent;
+  char buf[DATABASE_BUF];
+  if (getservbyname_r(name, proto, &ent, buf, sizeof buf, &e) != 0) return -1;
+#else
+  /* cppcheck-suppress getservbynameCalled ; its answer is in thread-local memory on macOS and the other BSDs */
+  e = getservbyname(name, proto);
+#endif
   if (!e) return -1;
   *port = ntohs((uint16_t)e->s_port);
   return 0;
 }
 
 int lsock_plat_servbyport(int port, const char *proto, char *name, size_t size) {
-  DATABASE_CALL(servent, getservbyport(htons((uint16_t)port), proto),
-                getservbyport_r(htons((uint16_t)port), proto, ENTRY_ARGS));
+  struct servent *e;
+#if defined(DATABASE_R)
+  struct servent ent;
+  char buf[DATABASE_BUF];
+  if (getservbyport_r(htons((uint16_t)port), proto, &ent, buf, sizeof buf, &e) != 0) return -1;
+#else
+  /* cppcheck-suppress getservbyportCalled ; its answer is in thread-local memory on macOS and the other BSDs */
+  e = getservbyport(htons((uint16_t)port), proto);
+#endif
   if (!e || strlen(e->s_name) >= size) return -1;
-  strcpy(name, e->s_name);
+  memcpy(name, e->s_name, strlen(e->s_name) + 1);
   return 0;
 }
 
 int lsock_plat_protobyname(const char *name, int *proto) {
-  DATABASE_CALL(protoent, getprotobyname(name), getprotobyname_r(name, ENTRY_ARGS));
+  struct protoent *e;
+#if defined(DATABASE_R)
+  struct protoent ent;
+  char buf[DATABASE_BUF];
+  if (getprotobyname_r(name, &ent, buf, sizeof buf, &e) != 0) return -1;
+#else
+  /* cppcheck-suppress getprotobynameCalled ; its answer is in thread-local memory on macOS and the other BSDs */
+  e = getprotobyname(name);
+#endif
   if (!e) return -1;
   *proto = e->p_proto;
   return 0;

@@ -21,7 +21,7 @@ struct lsock_Job {
   lsock_Pool *pool;
   Kind kind;
   State state;
-  int begun; /* the Lua state's own note: the job was run or submitted */
+  int begun;        /* the Lua state's own note: the job was run or submitted */
   lsock_fd report;  /* the thread's end of the pair */
   int64_t patience; /* ns until nobody waits any more; < 0 for ever */
   char *host, *serv;
@@ -77,8 +77,8 @@ static void run(lsock_Job *j) {
   switch (j->kind) {
     case ADDRINFO: gai_failed(j, getaddrinfo(j->host, j->serv, &j->hints, &j->list)); break;
     case NAMEINFO:
-      gai_failed(j, getnameinfo(&j->addr.u.sa, j->addr.len, j->name, sizeof j->name, j->service, sizeof j->service,
-                                j->flags));
+      gai_failed(
+          j, getnameinfo(&j->addr.u.sa, j->addr.len, j->name, sizeof j->name, j->service, sizeof j->service, j->flags));
       break;
     case HOST_BY_NAME:
       lsock_plat_hostbyname(j->host, &j->ent, &herr);
@@ -238,6 +238,10 @@ static char *copy(const char *s) {
   return c;
 }
 
+static _Noreturn void out_of_memory(lua_State *L) {
+  for (;;) luaL_error(L, "not enough memory");
+}
+
 /* Pushes a handle with a new job, given up at the end of the function that asks. */
 static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *host, const char *serv) {
   lsock_Core *core = op->core;
@@ -247,9 +251,12 @@ static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *hos
   lsock_pushcore(L, LSOCK_UV_LOOKUP);
   lua_setmetatable(L, -2);
   lua_toclose(L, -1);
-  if (!core->pool && !(core->pool = new_pool())) luaL_error(L, "not enough memory");
+  if (!core->pool && !(core->pool = new_pool())) out_of_memory(L);
   j = calloc(1, sizeof *j);
-  if (!j) luaL_error(L, "not enough memory");
+  if (!j) {
+    out_of_memory(L);
+    return NULL; /* for checkers that do not know _Noreturn */
+  }
   j->kind = kind;
   j->report = LSOCK_NOFD;
   j->pool = core->pool;
@@ -257,7 +264,7 @@ static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *hos
   j->pool->refs++;
   pthread_mutex_unlock(&j->pool->lock);
   h->job = j;
-  if ((host && !(j->host = copy(host))) || (serv && !(j->serv = copy(serv)))) luaL_error(L, "not enough memory");
+  if ((host && !(j->host = copy(host))) || (serv && !(j->serv = copy(serv)))) out_of_memory(L);
   op->job = j;
   op->slot = lua_gettop(L);
   return j;
@@ -339,12 +346,16 @@ void lsock_lookup(lua_State *L, lsock_Op *op, const char *host) {
   j->hints.ai_socktype = SOCK_STREAM; /* any: only to get each address once */
 }
 
-int lsock_step_lookup(lua_State *L, lsock_Op *op) {
-  int r = lsock_step_job(L, op);
-  if (r < 0) return r;
-  lsock_sethost(&op->addr, op->job->list->ai_addr);
-  finish_job(L, op);
-  return 0;
+int lsock_step_address(lua_State *L, lsock_Op *op) {
+  if (op->job) {
+    int r = lsock_step_job(L, op);
+    if (r < 0) return r;
+    lsock_sethost(&op->addr, op->job->list->ai_addr);
+    finish_job(L, op);
+  }
+  if (op->addr.len > 0) return 0;
+  op->err = ENODEV;
+  return LSOCK_FAIL;
 }
 
 const struct addrinfo *lsock_job_list(const lsock_Job *job) {
@@ -503,7 +514,7 @@ static int mod_getaddrinfo(lua_State *L) {
 
 static int step_hostbyname(lua_State *L, lsock_Op *op) {
   char text[INET_ADDRSTRLEN];
-  int r = lsock_step_lookup(L, op);
+  int r = lsock_step_address(L, op);
   if (r < 0) return r;
   lua_pushstring(L, inet_ntop(AF_INET, &op->addr.u.in.sin_addr, text, sizeof text));
   return 1;

@@ -9,7 +9,6 @@
 #include "lsocket_int.h"
 
 #include <math.h>
-#include <string.h>
 
 #define FOREVER INT64_MAX
 #define NS_PER_S INT64_C(1000000000)
@@ -57,11 +56,13 @@ void lsock_turn(lua_State *L) {
 
 int64_t lsock_checktimeout(lua_State *L, int arg) {
   lua_Number t;
+  int64_t ns;
   if (lua_isnoneornil(L, arg)) return -1;
   t = luaL_checknumber(L, arg);
   luaL_argcheck(L, t >= 0, arg, "timeout must not be negative or NaN");
   if (t > LONGEST_TIMEOUT) return -1;
-  return (int64_t)ceil((double)t * LSOCK_NS);
+  ns = (int64_t)round((double)t * LSOCK_NS); /* the nearest, so that gettimeout gives 1.07 back as 1.07 */
+  return ns == 0 && t > 0 ? 1 : ns;
 }
 
 void lsock_pushtimeout(lua_State *L, int64_t ns) {
@@ -72,7 +73,7 @@ void lsock_pushtimeout(lua_State *L, int64_t ns) {
 }
 
 void lsock_mode(lsock_Sock *s, int nonblocking) {
-  if (s->nonblocking != nonblocking && lsock_plat_set_nonblocking(s->fd, nonblocking) == 0)
+  if ((s->nonblocking != nonblocking || s->shared) && lsock_plat_set_nonblocking(s->fd, nonblocking) == 0)
     s->nonblocking = (unsigned char)nonblocking;
 }
 
@@ -90,6 +91,7 @@ void lsock_settimeout(lsock_Sock *s, int64_t ns) {
 static int kernel_bound(lsock_Sock *s, int dir, int64_t ns) {
   int64_t slice;
   if (s->shared || (s->family != AF_INET && s->family != AF_INET6 && s->family != AF_UNIX)) return 0;
+  if (s->family == AF_UNIX && dir == LSOCK_WR) return 0; /* Linux begins anew with each 36 KiB of a stream */
   slice = lsock_plat_kernel_slice(ns);
   if (slice == 0) return 0;
   if (s->kernel[dir] > slice || s->kernel[dir] < slice - slice / 8) { /* a little short of it will do */
@@ -102,7 +104,7 @@ static int kernel_bound(lsock_Sock *s, int dir, int64_t ns) {
 
 /* ---------------------------------------------------------------- waiting */
 
-enum { READY, EXPIRED, BROKEN };
+enum { READY, EXPIRED, BROKEN, STOPPED };
 
 /* What the next wait may last: ns, < 0 for ever. */
 static int64_t remaining(const lsock_Op *op) {
@@ -189,12 +191,14 @@ static int kept_end(lua_State *L) {
 static int hook_wait(lua_State *L, lsock_Op **opp) {
   lsock_Op *op = *opp;
   unsigned char bit = op->want == LSOCK_READ ? 1 : 2;
+  if (op->w->waiting & bit) lua_gc(L, LUA_GCCOLLECT); /* it may be a coroutine that is dead or forgotten */
   if (op->w->waiting & bit) {
     op->err = EBUSY;
     op->msg = "another coroutine already waits for this";
     return BROKEN;
   }
-  luaL_checkstack(L, 6, "wait hook");
+  luaL_checkstack(L, 8, "wait hook");
+  if (!op->core->hook) return poll_wait(L, op); /* taken away meanwhile */
   if (!op->kept) *opp = op = keep(L, op);
   lua_pushvalue(L, op->wslot);
   lua_setiuservalue(L, op->kept, 1); /* kept_end needs it */
@@ -233,29 +237,47 @@ static int failed(lua_State *L, lsock_Op *op, int cls, int err, const char *msg)
   return fail(L, op);
 }
 
+/* Deals with an attempt that was not the end: waits, or fails. READY or EXPIRED: go on; else *results is set. */
+static int between(lua_State *L, lsock_Op **opp, int r, int *results) {
+  lsock_Op *op = *opp;
+  op->nowait |= op->timeout >= 0; /* the kernel's part of a timeout is used but once */
+  if (r == LSOCK_FAIL)
+    *results = failed(L, op, op->cls, op->err, op->msg);
+  else if (r == LSOCK_INTR) {
+    op->wfd = op->w ? op->w->fd : LSOCK_NOFD;
+    lsock_turn(L);
+    return canceled(op) ? BROKEN : READY;
+  } else if (op->timeout == 0)
+    *results = failed(L, op, LSOCK_ERROR, EAGAIN, op->msg);
+  else {
+    op->want = r;
+    if (op->deadline != FOREVER && lsock_plat_now() >= op->deadline)
+      return EXPIRED; /* even where each attempt gets a little further, or the hook knows no time */
+    return op->coop ? hook_wait(L, opp) : poll_wait(L, op);
+  }
+  return STOPPED;
+}
+
 /* Attempts and waits in turn, beginning after a wait that ended with `code`. */
 static int drive(lua_State *L, lsock_Op *op, int code) {
-  for (;;) {
+  int results = 0;
+  while (code != STOPPED) {
     int r;
     if (code == BROKEN) return failed(L, op, 0, op->err, op->msg);
     if (code == EXPIRED && (!op->until || op->until >= op->deadline))
       return failed(L, op, LSOCK_TIMEOUT, ETIMEDOUT, "timed out");
     op->until = 0;
     r = op->step(L, op);
-    if (lsock_likely(r >= 0)) return r;
-    op->nowait |= op->timeout >= 0; /* the kernel's part of a timeout is used but once */
-    code = READY;
-    if (r == LSOCK_FAIL) return failed(L, op, op->cls, op->err, op->msg);
-    if (r == LSOCK_INTR) {
-      op->wfd = op->w ? op->w->fd : LSOCK_NOFD;
-      lsock_turn(L);
-      if (canceled(op)) code = BROKEN;
-      continue;
-    }
-    op->want = r;
-    if (op->timeout == 0) return failed(L, op, LSOCK_ERROR, EAGAIN, op->msg);
-    code = op->coop ? hook_wait(L, &op) : poll_wait(L, op);
+    if (r >= 0) return r;
+    code = between(L, &op, r, &results);
   }
+  return results;
+}
+
+int lsock_go_on(lua_State *L, lsock_Op *op, int outcome) {
+  int results = 0;
+  int code = between(L, &op, outcome, &results);
+  return code == STOPPED ? results : drive(L, op, code);
 }
 
 /* Everything but a plain blocking operation; says how drive begins. */
@@ -287,50 +309,16 @@ void lsock_op_socket(lua_State *L, lsock_Op *op, int self) {
   if (op->timeout > 0 && !op->coop && kernel_bound(op->s, op->dir, remaining(op))) op->nowait = 0;
 }
 
-int lsock_run(lua_State *L, lsock_Op *op) {
-  lsock_Sock *s = op->s;
-  if (s && s->fd == LSOCK_NOFD) return failed(L, op, LSOCK_ERROR, EBADF, "socket is closed");
-  if (lsock_likely(s && op->timeout < 0 && !op->core->hook && !s->nonblocking)) {
-    op->coop = op->nowait = 0;
-    op->deadline = FOREVER;
-    return drive(L, op, READY);
-  }
+int lsock_drive(lua_State *L, lsock_Op *op) {
+  if (op->s && op->s->fd == LSOCK_NOFD) return failed(L, op, LSOCK_ERROR, EBADF, "socket is closed");
   return drive(L, op, prepare(L, op));
-}
-
-static void init(lsock_Op *op, lsock_Core *core, lsock_Sock *s, const char *name, lsock_Step step) {
-  op->core = core;
-  op->s = op->w = s;
-  op->fd = s ? s->fd : LSOCK_NOFD;
-  op->self = op->wslot = 1;
-  op->step = step;
-  op->name = name;
-  op->msg = NULL;
-  op->until = 0;
-  op->err = op->cls = op->address = op->extra = op->state = op->slot = op->kept = 0;
-  op->mark = 0;
-  op->done = 0;
-  op->job = NULL;
-  op->partial = NULL;
-  op->timeout = s ? s->timeout : core->default_timeout;
-}
-
-void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
-  lsock_Core *core = lsock_core(L);
-  init(op, core, lsock_checksock(L, 1, core), name, step);
-  op->dir = dir;
-}
-
-void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step) {
-  init(op, lsock_core(L), NULL, name, step);
-  op->dir = LSOCK_RD;
 }
 
 /* ---------------------------------------------------------------- functions */
 
 int lsock_pause(lua_State *L, lsock_Op *op, int64_t ns) {
-  op->until = lsock_plat_now() + ns;
-  if (op->until < 0) op->until = FOREVER;
+  int64_t now = lsock_plat_now();
+  op->until = ns < FOREVER - now ? now + ns : FOREVER;
   if (!op->coop) {
     op->w = NULL;
     return LSOCK_READ;

@@ -1,9 +1,9 @@
 -- bare.lua: the 64-byte round trip with bare.c. lua5.4 bench/bare.lua <kind> <n>
 -- The kinds are those of bare.wrap, and "plain" for the plain functions.
 local bare = require "bare"
-local kind, n = arg[1], math.tointeger(arg[2])
+local kind, n = arg[1], tonumber(arg[2])
 local msg = ("x"):rep(64)
-local fd = bare.connect(math.tointeger(os.getenv("BENCH_PORTS"):match "%d+"))
+local fd = bare.connect(tonumber(os.getenv("BENCH_PORTS"):match "%d+"))
 
 local cpu, wall = bare.clock()
 if kind == "plain" then

@@ -3,12 +3,12 @@ local socket = require "socket"
 local clock = require "bare".clock -- the same clock for both Lua libraries
 assert(not tostring(socket._VERSION):find "LuaSocket", "this is LuaSocket")
 
-local what, n = arg[1], math.tointeger(arg[2])
+local what, n = arg[1], tonumber(arg[2])
 local echo, sink, source, drop, dial, udp, late =
   os.getenv("BENCH_PORTS"):match "^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$"
 local msg, chunk = ("x"):rep(64), ("x"):rep(65536)
 
-local function connect(port) return socket.create_connection {"127.0.0.1", math.tointeger(port)} end
+local function connect(port) return socket.create_connection {"127.0.0.1", tonumber(port)} end
 
 local function roundtrip(s)
   local cpu, wall = clock()
@@ -32,10 +32,10 @@ local function memory(kind)
   local all = {}
   for i = 1, n do all[i] = false end
   local function resident()
-    local f = assert(io.open "/proc/self/statm")
-    local _, pages = f:read("n", "n")
+    local f = assert(io.open "/proc/self/status")
+    local kib = f:read("a"):match "VmRSS:%s*(%d+)"
     f:close()
-    return pages * 4096
+    return tonumber(kib) * 1024
   end
   collectgarbage()
   collectgarbage()
@@ -54,9 +54,9 @@ local workloads = {
   late_t = function() return roundtrip(connect(late):settimeout(5)) end,
   recv_ready = function() return recv_ready(connect(source)) end,
   recv_ready_t = function() return recv_ready(connect(source):settimeout(5)) end,
-  udp = function() return roundtrip(datagram():connect {"127.0.0.1", math.tointeger(udp)}) end,
+  udp = function() return roundtrip(datagram():connect {"127.0.0.1", tonumber(udp)}) end,
   udp_to = function()
-    local s, address = datagram(), {"127.0.0.1", math.tointeger(udp)}
+    local s, address = datagram(), {"127.0.0.1", tonumber(udp)}
     local cpu, wall = clock()
     for _ = 1, n do
       s:sendto(msg, address)
@@ -77,7 +77,7 @@ local workloads = {
     return cpu, wall
   end,
   connect = function()
-    local address = {"127.0.0.1", math.tointeger(drop)}
+    local address = {"127.0.0.1", tonumber(drop)}
     local cpu, wall = clock()
     for _ = 1, n do socket.socket():connect(address):close() end
     return cpu, wall

@@ -16,16 +16,19 @@ mkdir -p $out
 LUA_CFLAGS=${LUA_CFLAGS:-$(pkg-config --cflags lua5.4 2>/dev/null || echo -I/usr/include/lua5.4)}
 $CC -O2 -o $out/peer bench/peer.c
 $CC -O2 -o $out/c_client bench/c_client.c
+# shellcheck disable=SC2086 # several flags, or none
 $CC -O2 -shared -fPIC $LUA_CFLAGS -o $out/bare.so bench/bare.c
 [ -f socket.so ] || { echo "bench: no ./socket.so; run make first" >&2; exit 1; }
 
 # Everything on one processor: with the peer on another, most of what is measured
 # is waking the other processor, and the spread is ten times as wide (on a virtual
 # machine above all). BENCH_PEER_CPU=1 puts the peer there all the same.
-pin= peer_pin=
+pin='' peer_pin=''
 if command -v taskset >/dev/null; then
     pin="taskset -c 0" peer_pin="taskset -c ${BENCH_PEER_CPU:-0}"
 fi
+# shellcheck disable=SC3045 # dash and bash have it
+ulimit -n "$(ulimit -Hn)" 2>/dev/null || true # ten thousand sockets for the memory part
 rm -f $out/ports
 $peer_pin $out/peer >$out/ports &
 peer=$!
@@ -41,4 +44,5 @@ done
 BENCH_PORTS=$(cat $out/ports)
 PYTHON=$($PYTHON -c 'import sys; print(sys.executable)' 2>/dev/null || true) # not a wrapper around it
 export BENCH_PORTS LUA PYTHON CC
+# shellcheck disable=SC2086 # several words, or none
 $pin $LUA bench/run.lua "$@"

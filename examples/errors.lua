@@ -57,7 +57,7 @@ assert(not none and err:is(socket.timeout) and err.sent > 0)
 show(("a reader that does not read, after %d KiB:"):format(err.sent // 1024), err)
 
 -- 7. A wrong argument is a mistake in the program: an ordinary Lua error.
-ok, e = pcall(a.recv, a, "ten")
+ok, e = pcall(function() a:recv "ten" end)
 assert(not ok and type(e) == "string" and not socket.iserror(e))
 print("not an error object, but a message:\n   " .. e)
 

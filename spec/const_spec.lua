@@ -103,11 +103,12 @@ describe("a constant", function()
     local expected = {
       AF_UNSPEC = 0, AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10, AF_NETLINK = 16, AF_PACKET = 17, AF_CAN = 29,
       AF_TIPC = 30,
-      AF_BLUETOOTH = 31, AF_ALG = 38, AF_VSOCK = 40, AF_QIPCRTR = 42, PF_PACKET = 17,
+      AF_BLUETOOTH = 31, AF_ALG = 38, AF_VSOCK = 40, AF_QIPCRTR = 42, PF_UNIX = 1, PF_INET = 2, PF_X25 = 9,
+      PF_PACKET = 17,
       SHUT_RD = 0, SHUT_WR = 1, SHUT_RDWR = 2,
       IPPROTO_IP = 0, IPPROTO_ICMP = 1, IPPROTO_TCP = 6, IPPROTO_UDP = 17, IPPROTO_IPV6 = 41,
       IPPROTO_RAW = 255, IPPROTO_MPTCP = 262,
-      IP_TTL = 2, IP_RECVERR = 11, IP_PKTINFO = 8, IP_ADD_MEMBERSHIP = 35, IPV6_V6ONLY = 26,
+      IP_TTL = 2, IP_HDRINCL = 3, IP_RECVERR = 11, IP_PKTINFO = 8, IP_ADD_MEMBERSHIP = 35, IPV6_V6ONLY = 26,
       IPV6_JOIN_GROUP = 20, IPV6_RECVERR = 25,
       TCP_NODELAY = 1, TCP_INFO = 11, TCP_USER_TIMEOUT = 18, TCP_ULP = 31, TCP_ESTABLISHED = 1,
       UDP_SEGMENT = 103, UDP_GRO = 104, UDPLITE_SEND_CSCOV = 10,
@@ -115,10 +116,11 @@ describe("a constant", function()
       MSG_CMSG_CLOEXEC = 0x40000000,
       SCM_RIGHTS = 1, SCM_CREDENTIALS = 2,
       SOL_IP = 0, SOL_TCP = 6, SOL_UDP = 17, SOL_IPV6 = 41, SOL_NETLINK = 270, SOL_TLS = 282,
-      AI_PASSIVE = 1, NI_NUMERICHOST = 1, NETLINK_ROUTE = 0, NETLINK_GENERIC = 16,
+      AI_PASSIVE = 1, AI_CANONNAME = 2, NI_NUMERICHOST = 1, NETLINK_ROUTE = 0, NETLINK_GENERIC = 16,
       PACKET_OUTGOING = 4, ETH_P_ALL = 3, ETH_P_IP = 0x0800, ETHERTYPE_IPV6 = 0x86dd,
       SOF_TIMESTAMPING_SOFTWARE = 16,
-      CAN_RAW = 1, CAN_BCM_RX_CHANGED = 12, CAN_ISOTP = 6, J1939_NO_PGN = 0x40000, TIPC_ADDR_ID = 3,
+      CAN_RAW = 1, CAN_BCM_RX_CHANGED = 12, CAN_ISOTP = 6, J1939_NO_PGN = 0x40000, TIPC_ADDR_NAMESEQ = 1,
+      TIPC_ADDR_NAME = 2, TIPC_ADDR_ID = 3, TIPC_ZONE_SCOPE = 1, TIPC_CLUSTER_SCOPE = 2, TIPC_NODE_SCOPE = 3,
       TIPC_CRITICAL_IMPORTANCE = 3,
       ALG_SET_KEY = 1, RDS_FREE_MR = 3, QRTR_PORT_CTRL = 0xfffffffe, BTPROTO_RFCOMM = 3, SOL_BLUETOOTH = 274,
       HCI_FILTER = 2,
@@ -209,7 +211,7 @@ for name in dir(socket):
     else: print(name, 'other', '-')
 ]]
   local names = {}
-  for line in output_of("python3 -c \"" .. script .. "\" 2>/dev/null"):gmatch("[^\n]+") do
+  for line in output_of("python3 -I -c \"" .. script .. "\" 2>/dev/null"):gmatch("[^\n]+") do
     local name, kind, value = line:match("^(%S+) (%S+) (.*)$")
     names[#names + 1] = {name = name, kind = kind, value = value}
   end

@@ -193,8 +193,9 @@ CONF
   done
   return 1
 }
+# -I, or Python takes the socket.so of this folder for its own.
 start_python() {
-  python3 -u -m http.server 0 --bind 127.0.0.1 --directory "$tmp/www" >"$tmp/server" 2>&1 &
+  python3 -I -u -m http.server 0 --bind 127.0.0.1 --directory "$tmp/www" >"$tmp/server" 2>&1 &
   server=$!
   pids="$pids $server"
   tries=0
@@ -242,11 +243,10 @@ status=$?
 say lua <"$tmp/client"
 if [ "$status" -eq 0 ]; then ok 'every error was the one announced'; else bad 'errors.lua stopped early'; fi
 expect 'connection refused' 'Connection refused (ECONNREFUSED)' "$tmp/client"
-expect 'a timeout, on time' 'nothing to read for 0.2 s' "$tmp/client"
+expect 'a timeout' 'recv: timed out (ETIMEDOUT)' "$tmp/client"
 
 end=$(now)
 printf '\n%s%d steps went well, %d failed' "$bold" "$passed" "$failed"
 [ "$skipped" -eq 0 ] || printf ', %d skipped' "$skipped"
-"$LUA" -e 'io.write((", in %.1f seconds."):format((arg[2] - arg[1]) / 1000))' "$begin" "$end"
-printf '%s\n' "$off"
+printf ', in %s seconds.%s\n' "$("$LUA" -e "io.write((($end - $begin) // 100) / 10)")" "$off"
 [ "$failed" -eq 0 ]

@@ -30,7 +30,9 @@ end
 local work = {}
 
 function work.pair()
-  local a <close>, b <close> = socket.socketpair()
+  local a, b = socket.socketpair()
+  local _ <close> = a
+  local _ <close> = b
   for _, s in ipairs {a, b} do s:settimeout(5) end
   for _ = 1, 20 do
     local m = message(math.random(1, 4096))
@@ -112,7 +114,9 @@ end
 
 -- Reader and writer as coroutines under a wait hook that resumes everybody in turn.
 function work.coroutines()
-  local a <close>, b <close> = socket.socketpair()
+  local a, b = socket.socketpair()
+  local _ <close> = a
+  local _ <close> = b
   local m = message(300000)
   local got
   local tasks = {
