@@ -171,7 +171,7 @@ static void push_items(lua_State *L, int control, struct msghdr *h) {
   }
 }
 
-/* Pushes a list of the descriptors in a message, taken. */
+/* Pushes a list of the descriptors in a message, which still have to be taken. */
 static void push_fds(lua_State *L, struct msghdr *h) {
   struct cmsghdr *c;
   lua_Integer k = 0;
@@ -180,11 +180,10 @@ static void push_fds(lua_State *L, struct msghdr *h) {
     size_t i, n = data_length(c) / sizeof(int);
     if (!holds_descriptors(c)) continue;
     for (i = 0; i < n; i++) {
-      int fd, none = -1;
+      int fd;
       memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
       lua_pushinteger(L, fd);
       lua_rawseti(L, -2, ++k);
-      memcpy(CMSG_DATA(c) + i * sizeof fd, &none, sizeof none);
     }
   }
 }
@@ -241,6 +240,7 @@ static int step_recvmsg(lua_State *L, lsock_Op *op) {
     push_items(L, m->control_at, &h);
   lua_pushinteger(L, h.msg_flags & ~CLOEXEC_FLAG);
   lsock_pushaddr(L, op->s->proto, &op->addr);
+  if (m->fds) m->control->len = 0; /* taken: nothing can fail any more */
   return 4;
 }
 
@@ -295,9 +295,10 @@ static int sock_recvmsg_into(lua_State *L) {
   m = new_msg(L, &op, count);
   lua_createtable(L, (int)count, 0); /* keeps the buffers while this waits */
   for (i = 0; i < count; i++) {
-    if (lua_rawgeti(L, 2, (lua_Integer)i + 1) != LUA_TUSERDATA)
-      luaL_argerror(L, 2, lua_pushfstring(L, "item %d is no socket buffer", (int)i + 1));
-    m->iov[i].iov_base = lsock_checkbuffer(L, -1, &m->iov[i].iov_len);
+    lua_rawgeti(L, 2, (lua_Integer)i + 1);
+    m->iov[i].iov_base = lsock_tobuffer(L, -1, &m->iov[i].iov_len);
+    if (!m->iov[i].iov_base)
+      luaL_argerror(L, 2, lua_pushfstring(L, "item %d is a %s, not a buffer", (int)i + 1, luaL_typename(L, -1)));
     op.len += m->iov[i].iov_len;
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
@@ -343,7 +344,13 @@ static int step_sendmsg(lua_State *L, lsock_Op *op) {
   h.msg_iov = m->iov;
   h.msg_iovlen = m->count;
   n = sendmsg(op->s->fd, &h, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
-  if (n < 0) return lsock_again(op, LSOCK_WRITE);
+  if (n < 0) {
+    int r = lsock_again(op, LSOCK_WRITE);
+    /* as in sendto: poll(2) knows nothing of that queue */
+    if (r == LSOCK_WRITE && op->address && op->s->family == AF_UNIX && op->timeout != 0)
+      return lsock_pause(L, op, LSOCK_RETRY);
+    return r;
+  }
   lua_pushinteger(L, (lua_Integer)n);
   return 1;
 }
@@ -361,10 +368,10 @@ static Msg *check_pieces(lua_State *L, lsock_Op *op, int arg) {
   m = new_msg(L, op, count);
   lua_createtable(L, (int)count, 0); /* keeps the pieces while this waits */
   for (i = 0; i < count; i++) {
-    int t = lua_rawgeti(L, arg, (lua_Integer)i + 1);
-    if (t != LUA_TSTRING && t != LUA_TNUMBER && t != LUA_TUSERDATA)
+    lua_rawgeti(L, arg, (lua_Integer)i + 1);
+    m->iov[i].iov_base = (void *)(uintptr_t)lsock_tobytes(L, -1, &m->iov[i].iov_len);
+    if (!m->iov[i].iov_base)
       luaL_argerror(L, arg, lua_pushfstring(L, "item %d is a %s, not bytes", (int)i + 1, luaL_typename(L, -1)));
-    m->iov[i].iov_base = (void *)(uintptr_t)lsock_checkbytes(L, -1, &m->iov[i].iov_len);
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
   return m;
@@ -391,37 +398,41 @@ static int item_int(lua_State *L, int arg, int item, int field) {
   return (int)v;
 }
 
+/* Pushes item i of the list; its stack index. */
+static int push_item(lua_State *L, int arg, lua_Integer i) {
+  if (lua_rawgeti(L, arg, i) != LUA_TTABLE)
+    luaL_argerror(L, arg, lua_pushfstring(L, "item %d must be a table {level, type, data}", (int)i));
+  return lua_gettop(L);
+}
+
 /* Bytes of the item on top; pushes them. */
 static const char *item_data(lua_State *L, int arg, int item, size_t *len) {
-  int t = lsock_getitem(L, item, 3, "data");
-  if (t != LUA_TSTRING && t != LUA_TUSERDATA) luaL_argerror(L, arg, "data of an item must be bytes");
-  return lsock_checkbytes(L, -1, len);
+  const char *p = lsock_getitem(L, item, 3, "data") == LUA_TNUMBER ? NULL : lsock_tobytes(L, -1, len);
+  if (!p) luaL_argerror(L, arg, "data of an item must be bytes");
+  return p;
 }
 
 static void check_items(lua_State *L, Msg *m, int arg) {
-  size_t i, n, size = 0, at = 0, len;
+  size_t n, size = 0, at = 0, len;
+  lua_Integer i;
   if (lua_isnoneornil(L, arg)) return;
   luaL_checktype(L, arg, LUA_TTABLE);
   n = lua_rawlen(L, arg);
   if (n == 0) return;
-  for (i = 1; i <= n; i++) {
-    if (lua_rawgeti(L, arg, (lua_Integer)i) != LUA_TTABLE)
-      luaL_argerror(L, arg, lua_pushfstring(L, "item %d must be a table {level, type, data}", (int)i));
-    item_data(L, arg, lua_gettop(L), &len);
-    luaL_argcheck(L, len <= (size_t)CONTROL_MAX - size, arg, "too much ancillary data");
+  for (i = 1; (size_t)i <= n; i++) {
+    item_data(L, arg, push_item(L, arg, i), &len);
+    luaL_argcheck(L, len <= (size_t)CONTROL_MAX && size + CMSG_SPACE(len) <= (size_t)CONTROL_MAX, arg,
+                  "too much ancillary data");
     size += CMSG_SPACE(len);
     lua_pop(L, 2);
   }
   m->control = new_control(L, size);
-  for (i = 1; i <= n; i++) {
-    int item;
-    const char *data;
-    unsigned char *p;
-    lua_rawgeti(L, arg, (lua_Integer)i);
-    item = lua_gettop(L);
-    data = item_data(L, arg, item, &len);
-    p = put_header(m->control, &at, item_int(L, arg, item, 0), item_int(L, arg, item, 1), len);
-    memcpy(p, data, len);
+  for (i = 1; (size_t)i <= n; i++) {
+    int item = push_item(L, arg, i), level = item_int(L, arg, item, 0), type = item_int(L, arg, item, 1);
+    const char *data = item_data(L, arg, item, &len);
+    /* memory was allocated since: a finalizer may have changed the list */
+    luaL_argcheck(L, len <= size && CMSG_SPACE(len) <= size - at, arg, "ancillary data changes");
+    memcpy(put_header(m->control, &at, level, type, len), data, len);
     lua_pop(L, 2);
   }
 }
@@ -460,7 +471,7 @@ static int check_descriptor(lua_State *L, int arg, int i) {
     lua_Integer v = lua_tointeger(L, -1);
     if (v >= 0 && v <= INT_MAX) return (int)v;
   } else if ((s = lsock_tosock(L, -1, lsock_core(L))) != NULL) {
-    if (s->fd != LSOCK_NOFD) return s->fd;
+    if (!lsock_isclosed(s)) return s->fd;
   } else if ((f = luaL_testudata(L, -1, LUA_FILEHANDLE)) != NULL && f->closef && f->f) {
     fflush(f->f);
     return fileno(f->f);
@@ -487,17 +498,13 @@ static int mod_send_fds(lua_State *L) {
     Control *c = new_control(L, CMSG_SPACE(n * sizeof(int)));
     unsigned char *p = put_header(c, &at, SOL_SOCKET, SCM_RIGHTS, n * sizeof(int));
     m->control = c;
+    lua_createtable(L, (int)n, 0); /* none of them is collected from here on, nor while this waits */
     for (i = 0; i < n; i++) {
       int fd;
       lua_rawgeti(L, 3, (lua_Integer)i + 1);
       fd = check_descriptor(L, 3, (int)i + 1);
       memcpy(p + i * sizeof fd, &fd, sizeof fd);
-      lua_pop(L, 1);
-    }
-    lua_createtable(L, (int)n, 0); /* none of them is collected while this waits */
-    for (i = 1; i <= n; i++) {
-      lua_rawgeti(L, 3, (lua_Integer)i);
-      lua_rawseti(L, -2, (lua_Integer)i);
+      lua_rawseti(L, -2, (lua_Integer)i + 1);
     }
   }
   lsock_optflags(L, 4, &op, LSOCK_SEND_NOW);
@@ -542,11 +549,12 @@ static int sock_sendmsg_afalg(lua_State *L) {
   has_assoc = alg_int(L, "assoclen", &assoc);
   if (has_assoc) size += CMSG_SPACE(sizeof assoc);
   if (lua_getfield(L, 3, "iv") != LUA_TNIL) {
-    iv = lsock_checkbytes(L, -1, &len);
+    iv = lsock_tobytes(L, -1, &len);
+    luaL_argcheck(L, iv, 3, "iv must be bytes");
     luaL_argcheck(L, len <= 4096, 3, "iv is longer than 4096 bytes");
     size += CMSG_SPACE(sizeof ivlen + len);
   }
-  lua_getfield(L, 3, "flags");
+  if (lua_getfield(L, 3, "flags") != LUA_TNIL && !lua_isinteger(L, -1)) luaL_argerror(L, 3, "flags must be an integer");
   lsock_optflags(L, -1, &op, LSOCK_SEND_NOW);
   m = check_pieces(L, &op, 2);
   m->control = new_control(L, size);
