@@ -391,9 +391,12 @@ static int item_int(lua_State *L, int arg, int item, int field) {
   return (int)v;
 }
 
-/* Bytes of the item on top; pushes them. */
-static const char *item_data(lua_State *L, int arg, int item, size_t *len) {
-  int t = lsock_getitem(L, item, 3, "data");
+/* Bytes of item i of the list at `arg`; pushes the item and them. */
+static const char *item_data(lua_State *L, int arg, size_t i, size_t *len) {
+  int t = lua_rawgeti(L, arg, (lua_Integer)i);
+  if (t != LUA_TTABLE)
+    luaL_argerror(L, arg, lua_pushfstring(L, "item %d must be a table {level, type, data}", (int)i));
+  t = lsock_getitem(L, lua_gettop(L), 3, "data");
   if (t != LUA_TSTRING && t != LUA_TUSERDATA) luaL_argerror(L, arg, "data of an item must be bytes");
   return lsock_checkbytes(L, -1, len);
 }
@@ -405,23 +408,19 @@ static void check_items(lua_State *L, Msg *m, int arg) {
   n = lua_rawlen(L, arg);
   if (n == 0) return;
   for (i = 1; i <= n; i++) {
-    if (lua_rawgeti(L, arg, (lua_Integer)i) != LUA_TTABLE)
-      luaL_argerror(L, arg, lua_pushfstring(L, "item %d must be a table {level, type, data}", (int)i));
-    item_data(L, arg, lua_gettop(L), &len);
-    luaL_argcheck(L, len <= (size_t)CONTROL_MAX - size, arg, "too much ancillary data");
+    item_data(L, arg, i, &len);
+    luaL_argcheck(L, len <= (size_t)CONTROL_MAX && size <= (size_t)CONTROL_MAX, arg, "too much ancillary data");
     size += CMSG_SPACE(len);
     lua_pop(L, 2);
   }
   m->control = new_control(L, size);
   for (i = 1; i <= n; i++) {
-    int item;
-    const char *data;
-    unsigned char *p;
-    lua_rawgeti(L, arg, (lua_Integer)i);
-    item = lua_gettop(L);
-    data = item_data(L, arg, item, &len);
-    p = put_header(m->control, &at, item_int(L, arg, item, 0), item_int(L, arg, item, 1), len);
-    memcpy(p, data, len);
+    const char *data = item_data(L, arg, i, &len);
+    int item = lua_gettop(L) - 1;
+    int level = item_int(L, arg, item, 0), type = item_int(L, arg, item, 1);
+    /* A finalizer that ran since the first look may have changed the list. */
+    luaL_argcheck(L, len <= size && CMSG_SPACE(len) <= size - at, arg, "the list was changed meanwhile");
+    memcpy(put_header(m->control, &at, level, type, len), data, len);
     lua_pop(L, 2);
   }
 }
