@@ -171,7 +171,7 @@ static void push_items(lua_State *L, int control, struct msghdr *h) {
   }
 }
 
-/* Pushes a list of the descriptors in a message, taken. */
+/* Pushes a list of the descriptors in a message. */
 static void push_fds(lua_State *L, struct msghdr *h) {
   struct cmsghdr *c;
   lua_Integer k = 0;
@@ -180,13 +180,19 @@ static void push_fds(lua_State *L, struct msghdr *h) {
     size_t i, n = data_length(c) / sizeof(int);
     if (!holds_descriptors(c)) continue;
     for (i = 0; i < n; i++) {
-      int fd, none = -1;
+      int fd;
       memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
       lua_pushinteger(L, fd);
       lua_rawseti(L, -2, ++k);
-      memcpy(CMSG_DATA(c) + i * sizeof fd, &none, sizeof none);
     }
   }
+}
+
+/* From now on they are the program's: no memory error can lose them any more. */
+static void take_fds(struct msghdr *h) {
+  struct cmsghdr *c;
+  for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c))
+    if (holds_descriptors(c)) memset(CMSG_DATA(c), 0xFF, data_length(c)); /* -1 each: not to be closed */
 }
 
 /* ---------------------------------------------------------------- receiving */
@@ -241,6 +247,7 @@ static int step_recvmsg(lua_State *L, lsock_Op *op) {
     push_items(L, m->control_at, &h);
   lua_pushinteger(L, h.msg_flags & ~CLOEXEC_FLAG);
   lsock_pushaddr(L, op->s->proto, &op->addr);
+  if (m->fds) take_fds(&h);
   return 4;
 }
 
