@@ -225,7 +225,7 @@ static int sock_dup(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, core), *n;
   lsock_fd fd;
   int d;
-  if (s->fd == LSOCK_NOFD) return closed(L, "dup");
+  if (lsock_isclosed(s)) return closed(L, "dup");
   n = lsock_newsock(L, core);
   fd = dup_fd(L, s->fd);
   if (fd == LSOCK_NOFD) return failed(L, "dup");
@@ -271,9 +271,14 @@ static int sock_accept(lua_State *L) {
 
 /* ---------------------------------------------------------------- closing */
 
-/* s:close() -> true; again and again if you like */
+/* s:close() -> true; again and again if you like. The descriptor stays open as long as files of makefile's are */
 static int sock_close(lua_State *L) {
-  int err = lsock_closesock(L, 1, lsock_checksock(L, 1, lsock_core(L)));
+  lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  int err = 0;
+  if (s->files > 0)
+    s->closing = 1;
+  else
+    err = lsock_closesock(L, 1, s);
   if (err) return lsock_failno(L, err, "close");
   lua_pushboolean(L, 1);
   return 1;
@@ -283,7 +288,7 @@ static int sock_close(lua_State *L) {
 static int sock_detach(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   lsock_fd fd = s->fd;
-  if (fd == LSOCK_NOFD) return closed(L, "detach");
+  if (lsock_isclosed(s)) return closed(L, "detach");
   lsock_settimeout(s, s->timeout == 0 ? 0 : -1); /* as a plain descriptor is expected to be */
   take(s);
   wake(L, 1, s);
@@ -294,7 +299,10 @@ static int sock_detach(lua_State *L) {
 /* __close: the end of a `local s <close>` */
 static int sock_scope(lua_State *L) {
   lsock_Sock *s = lsock_tosock(L, 1, lsock_core(L));
-  if (s) lsock_closesock(L, 1, s);
+  if (s && s->files > 0)
+    s->closing = 1;
+  else if (s)
+    lsock_closesock(L, 1, s);
   return 0;
 }
 
@@ -341,7 +349,7 @@ static void push_named(lua_State *L, const char *name, int value) {
 
 static int sock_tostring(lua_State *L) {
   const lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
-  if (s->fd == LSOCK_NOFD) {
+  if (lsock_isclosed(s)) {
     lua_pushliteral(L, "socket: <closed>");
     return 1;
   }
@@ -434,6 +442,9 @@ static void open_sockets(lua_State *L, int core) {
   lsock_register(L, core, lsock_opt_methods);
   lsock_register(L, core, lsock_io_methods);
   lsock_register(L, core, lsock_connect_methods);
+  lsock_register(L, core, lsock_msg_methods);
+  lsock_register(L, core, lsock_file_methods);
+  lsock_register(L, core, lsock_sendfile_methods);
   lua_createtable(L, 0, 6);
   lua_pushliteral(L, "socket");
   lua_setfield(L, -2, "__name");
@@ -454,6 +465,7 @@ static void open_sockets(lua_State *L, int core) {
 ** and filling them all in would take longer than everything else at start-up.
 */
 static int module_index(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE); /* getmetatable gives a script this function, to call with anything */
   if (lua_type(L, 2) != LUA_TSTRING) return 0;
   if (strcmp(lua_tostring(L, 2), "errno") == 0)
     lsock_open_errno(L);
@@ -475,6 +487,7 @@ static int module_next(lua_State *L) {
 
 /* __pairs: all of them, then */
 static int module_pairs(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
   lsock_open_const(L);
   lua_getfield(L, 1, "errno");
@@ -506,6 +519,9 @@ int luaopen_socket(lua_State *L) {
   lsock_open_resolve(L, core);
   open_sockets(L, core);
   lsock_open_connect(L, core);
+  lsock_open_buf(L, core);
+  lsock_open_msg(L, core);
+  lsock_open_file(L, core);
   lua_pushboolean(L, 1);
   lua_setfield(L, -2, "has_ipv6");
   lua_pushliteral(L, LSOCKET_VERSION);

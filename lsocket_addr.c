@@ -77,6 +77,16 @@ void lsock_pushif(lua_State *L, unsigned index) {
   lua_pushstring(L, index && if_indextoname(index, name) ? name : "");
 }
 
+void lsock_checkkeys(lua_State *L, int arg, const char *const keys[]) {
+  lua_pushnil(L);
+  while (lua_next(L, arg)) {
+    int i = 0;
+    lua_pop(L, 1);
+    while (keys[i] && !(lua_type(L, -1) == LUA_TSTRING && strcmp(keys[i], lua_tostring(L, -1)) == 0)) i++;
+    if (!keys[i]) luaL_argerror(L, arg, lua_pushfstring(L, "unknown option '%s'", luaL_tolstring(L, -1, NULL)));
+  }
+}
+
 /* ---------------------------------------------------------------- internet addresses */
 
 void lsock_sethost(lsock_Addr *a, const struct sockaddr *host) {
@@ -456,6 +466,10 @@ static void set_meta(lua_State *L, int family, const char *const *fields) {
   lua_pop(L, 1);
 }
 
+void lsock_setfields(lua_State *L, const char *const *fields) {
+  set_meta(L, AF_UNSPEC, fields);
+}
+
 /* ---------------------------------------------------------------- functions */
 
 /*
@@ -478,7 +492,7 @@ static int mod_packaddr(lua_State *L) {
 static int mod_unpackaddr(lua_State *L) {
   lsock_Addr a;
   size_t len;
-  const char *bytes = luaL_checklstring(L, 1, &len);
+  const char *bytes = lsock_checkbytes(L, 1, &len);
   luaL_argcheck(L, len >= RAW_AT && len <= sizeof a.u, 1, "not a socket address");
   memset(&a.u, 0, sizeof a.u);
   memcpy(&a.u, bytes, len);

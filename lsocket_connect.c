@@ -126,7 +126,7 @@ static int sock_listen(lua_State *L) {
   int backlog = bound_backlog(luaL_optinteger(L, 2, DEFAULT_BACKLOG));
   lsock_Fail f = {0};
   f.op = "listen";
-  if (s->fd == LSOCK_NOFD) {
+  if (lsock_isclosed(s)) {
     f.err = EBADF;
     f.msg = "socket is closed";
     return lsock_fail(L, &f);
@@ -144,19 +144,6 @@ const lsock_Reg lsock_connect_methods[] = {{"bind", sock_bind, 1},
                                            {"connect_ex", sock_connect_ex, 1},
                                            {"listen", sock_listen, 1},
                                            {NULL, NULL, 0}};
-
-/* ---------------------------------------------------------------- options tables */
-
-/* Argument error for a key of the table at `arg` that is not in the list. */
-static void check_keys(lua_State *L, int arg, const char *const keys[]) {
-  lua_pushnil(L);
-  while (lua_next(L, arg)) {
-    int i = 0;
-    lua_pop(L, 1);
-    while (keys[i] && !(lua_type(L, -1) == LUA_TSTRING && strcmp(keys[i], lua_tostring(L, -1)) == 0)) i++;
-    if (!keys[i]) luaL_argerror(L, arg, lua_pushfstring(L, "unknown option '%s'", luaL_tolstring(L, -1, NULL)));
-  }
-}
 
 /* ---------------------------------------------------------------- create_connection */
 
@@ -323,9 +310,10 @@ static int look(lua_State *L, lsock_Op *op, Race *r) {
     int err;
     if (!s || lsock_plat_poll(s->fd, POLLOUT, 0) <= 0) continue;
     err = socket_error(s->fd);
-    if (err)
+    if (err) {
       lost(L, op, r, i, err);
-    else {
+      r->when = 0; /* RFC 8305, section 5: the next one at once */
+    } else {
       r->try[i].s = NULL;
       lua_rawgeti(L, r->sockets, i + 1);
       return 1;
@@ -446,7 +434,7 @@ static int mod_create_connection(lua_State *L) {
   lua_settop(L, 3);
   if (!lua_isnil(L, 3)) {
     luaL_checktype(L, 3, LUA_TTABLE);
-    check_keys(L, 3, keys);
+    lsock_checkkeys(L, 3, keys);
     if (lua_getfield(L, 3, "source_address") != LUA_TNIL) {
       if (!lua_istable(L, 4)) luaL_argerror(L, 3, "source_address must be a table");
       lua_replace(L, 3);
@@ -541,7 +529,7 @@ static int mod_create_server(lua_State *L) {
     lua_replace(L, 2);
   }
   luaL_checktype(L, 2, LUA_TTABLE);
-  check_keys(L, 2, keys);
+  lsock_checkkeys(L, 2, keys);
   n = opt_integer(L, "family", AF_INET);
   luaL_argcheck(L, n >= 0 && n <= INT_MAX, 2, "family does not fit a C int");
   family = (int)n;

@@ -48,7 +48,7 @@ static int mod_inet_aton(lua_State *L) {
 static int mod_inet_ntoa(lua_State *L) {
   char text[INET_ADDRSTRLEN];
   size_t len;
-  const char *s = luaL_checklstring(L, 1, &len);
+  const char *s = lsock_checkbytes(L, 1, &len);
   if (len != sizeof(struct in_addr)) return fail(L, EINVAL, "inet_ntoa", "packed IP address must be 4 bytes");
   lua_pushstring(L, inet_ntop(AF_INET, s, text, sizeof text));
   return 1;
@@ -71,7 +71,7 @@ static int mod_inet_ntop(lua_State *L) {
   char text[INET6_ADDRSTRLEN];
   int family = lsock_checkint(L, 1);
   size_t len;
-  const char *s = luaL_checklstring(L, 2, &len);
+  const char *s = lsock_checkbytes(L, 2, &len);
   if (family != AF_INET && family != AF_INET6) return fail(L, EAFNOSUPPORT, "inet_ntop", NULL);
   luaL_argcheck(L, len == (family == AF_INET ? 4u : 16u), 2, "packed IP address must be 4 bytes (IPv4) or 16 (IPv6)");
   lua_pushstring(L, inet_ntop(family, s, text, sizeof text));

@@ -53,7 +53,11 @@ enum { /* user values of the core */
        LSOCK_UV_ADDR,    /* form of address -> its metatable */
        LSOCK_UV_INFO,    /* metatable of getaddrinfo's entries */
        LSOCK_UV_EAGAIN,  /* operation -> its would-block error */
-       LSOCK_UV_COUNT = LSOCK_UV_EAGAIN
+       LSOCK_UV_BUFFER,  /* metatable of buffers */
+       LSOCK_UV_CONTROL, /* metatable of received control messages ... */
+       LSOCK_UV_RIGHTS,  /* ... and of the descriptors among them */
+       LSOCK_UV_FILE,    /* metatable of files */
+       LSOCK_UV_COUNT = LSOCK_UV_FILE
 };
 
 #define lsock_pushcore(L, uv) ((void)lua_getiuservalue((L), LSOCK_UP_CORE, (uv)))
@@ -84,7 +88,12 @@ typedef struct lsock_Sock {
   unsigned char waiting;     /* directions in which a coroutine waits */
   unsigned char likely_idle; /* directions in which the last operation had to wait */
   unsigned char internal;    /* ours alone: no warning when collected */
+  unsigned char closing;     /* closed but for its files */
+  int files;                 /* open ones, of makefile */
 } lsock_Sock;
+
+/* For everybody but its files. */
+#define lsock_isclosed(s) ((s)->fd == LSOCK_NOFD || (s)->closing)
 
 #define LSOCK_SEAL(core, s) ((uintptr_t)(s) ^ (core)->secret)
 
@@ -196,6 +205,12 @@ const char *lsock_getstr(lua_State *L, int arg, int i, const char *name, size_t 
 int lsock_getif(lua_State *L, int arg, int i, const char *name, unsigned *index);
 void lsock_pushif(lua_State *L, unsigned index);
 
+/* Gives the table on top, whose positional items have these names, a metatable for them. */
+void lsock_setfields(lua_State *L, const char *const *fields);
+
+/* Argument error for a key of the table at `arg` that is not in the list. */
+void lsock_checkkeys(lua_State *L, int arg, const char *const keys[]);
+
 void lsock_open_addr(lua_State *L, int core);
 void lsock_open_inet(lua_State *L, int core);
 
@@ -242,7 +257,12 @@ struct lsock_Op {
   int kept;           /* stack index of the userdata that holds this operation; 0: it is on the C stack */
   int mark;           /* the bit set in w->waiting */
   int state, slot;    /* the step's own; slot is a stack index */
-  lsock_Addr addr;    /* unset */
+  char *into;         /* room to receive that is the caller's, or on the stack */
+  int handle;         /* stack index of the job's handle */
+  int file;           /* for a file of makefile's: goes on after the socket's own close */
+  int formats, flush; /* lsocket_file.c */
+  unsigned turn;
+  lsock_Addr addr; /* unset */
 };
 
 /* Goes on with another socket, at stack index `self`, for what is left of the time. */
@@ -285,6 +305,46 @@ void lsock_mode(lsock_Sock *s, int nonblocking);
 
 void lsock_open_wait(lua_State *L, int core);
 
+/* ---------------------------------------------------------------- bytes (lsocket_buf.c, lsocket_io.c) */
+
+/* A string, a number's text or a buffer at `arg`; argument error for others. Valid while it stays on the stack. */
+const char *lsock_checkbytes(lua_State *L, int arg, size_t *len);
+
+/* A buffer's bytes, to be written. */
+char *lsock_checkbuffer(lua_State *L, int arg, size_t *len);
+
+/* The same for any stack index; NULL, and no error, for other values. */
+const char *lsock_tobytes(lua_State *L, int idx, size_t *len);
+char *lsock_tobuffer(lua_State *L, int idx, size_t *len);
+
+/* A byte count for one receive. */
+size_t lsock_checksize(lua_State *L, int arg);
+
+/* Room for one attempt to receive op->len bytes; lsock_ownroom: room that outlives a wait. */
+char *lsock_room(lua_State *L, lsock_Op *op);
+char *lsock_ownroom(lua_State *L, lsock_Op *op);
+
+/* Pushes what an attempt received: nil at the end, or the bytes; their count if op->state is LSOCK_COUNT. */
+enum { LSOCK_COUNT = 1 };
+void lsock_pushreceived(lua_State *L, const lsock_Op *op, const char *p, ssize_t n);
+
+/* op->flags from an optional argument; those in `now` never wait. */
+void lsock_optflags(lua_State *L, int arg, lsock_Op *op, int now);
+#if defined(MSG_DONTWAIT)
+#define LSOCK_SEND_NOW MSG_DONTWAIT
+#else
+#define LSOCK_SEND_NOW 0
+#endif
+#if defined(MSG_ERRQUEUE) /* recv(2), send(2) */
+#define LSOCK_RECEIVE_NOW (LSOCK_SEND_NOW | MSG_ERRQUEUE | MSG_OOB)
+#else
+#define LSOCK_RECEIVE_NOW (LSOCK_SEND_NOW | MSG_OOB)
+#endif
+
+void lsock_open_buf(lua_State *L, int core);
+void lsock_open_msg(lua_State *L, int core);
+void lsock_open_file(lua_State *L, int core);
+
 /* ---------------------------------------------------------------- names (lsocket_resolve.c) */
 
 /* Prepares the lookup of the host of op->addr: pushes its handle, sets op->job. */
@@ -326,7 +386,6 @@ static inline lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Cor
 
 static inline void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name, lsock_Step step, int dir) {
   op->core = core;
-  op->self = op->wslot = 1;
   op->step = step;
   op->name = name;
   op->dir = dir;
@@ -337,16 +396,25 @@ static inline void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *nam
   op->done = 0;
   op->err = op->cls = op->address = op->extra = 0;
   op->nowait = op->coop = op->want = op->kept = op->mark = op->state = op->slot = 0;
+  op->into = NULL;
+  op->handle = op->file = op->formats = op->flush = 0;
+  op->turn = 0;
 }
 
-/* An operation on the socket at index 1; argument error if it is none. */
-static inline void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
+/* An operation on the socket at index `self`; argument error if it is none. */
+static inline void lsock_op_on(lua_State *L, lsock_Op *op, int self, const char *name, lsock_Step step, int dir) {
   lsock_Core *core = lsock_core(L);
-  lsock_Sock *s = lsock_checksock(L, 1, core);
+  lsock_Sock *s = lsock_checksock(L, self, core);
   op->s = op->w = s;
   op->fd = s->fd;
   op->timeout = s->timeout;
+  op->self = op->wslot = self;
   lsock_op_init(op, core, name, step, dir);
+}
+
+/* On that at index 1. */
+static inline void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
+  lsock_op_on(L, op, 1, name, step, dir);
 }
 
 /* An operation without a socket, bounded by the default timeout. */
@@ -354,6 +422,7 @@ static inline void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, l
   lsock_Core *core = lsock_core(L);
   op->s = op->w = NULL;
   op->fd = LSOCK_NOFD;
+  op->self = op->wslot = 1;
   op->timeout = core->default_timeout;
   lsock_op_init(op, core, name, step, LSOCK_RD);
 }
@@ -361,7 +430,7 @@ static inline void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, l
 /* lsock_drive; a blocking socket's first attempt, mostly its last, needs nothing of the driver. */
 static inline int lsock_run(lua_State *L, lsock_Op *op) {
   lsock_Sock *s = op->s;
-  if (lsock_likely(s && s->fd != LSOCK_NOFD && op->timeout < 0 && !op->core->hook && !s->nonblocking)) {
+  if (lsock_likely(s && s->fd != LSOCK_NOFD && op->timeout < 0 && !op->core->hook && !(s->nonblocking | s->closing))) {
     int r;
     op->deadline = INT64_MAX;
     r = op->step(L, op);
@@ -375,6 +444,9 @@ static inline int lsock_run(lua_State *L, lsock_Op *op) {
 extern const lsock_Reg lsock_opt_methods[];
 extern const lsock_Reg lsock_io_methods[];
 extern const lsock_Reg lsock_connect_methods[];
+extern const lsock_Reg lsock_msg_methods[];
+extern const lsock_Reg lsock_file_methods[];
+extern const lsock_Reg lsock_sendfile_methods[];
 void lsock_open_connect(lua_State *L, int core);
 
 #endif

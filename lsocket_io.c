@@ -12,28 +12,14 @@
 /* One receive is never asked for more: ssize_t must hold the count on any platform. */
 #define RECEIVE_MAX (INT_MAX - 1)
 
-static size_t check_size(lua_State *L, int arg) {
+size_t lsock_checksize(lua_State *L, int arg) {
   lua_Integer n = luaL_checkinteger(L, arg);
   luaL_argcheck(L, n >= 0, arg, "size must not be negative");
   luaL_argcheck(L, n <= RECEIVE_MAX, arg, "size is too large");
   return (size_t)n;
 }
 
-/* Flags with which receiving, and those with which sending, never waits (recv(2), send(2)) */
-#define RECEIVE_NOW (FLAG_DONTWAIT | FLAG_ERRQUEUE | MSG_OOB)
-#define SEND_NOW FLAG_DONTWAIT
-#if defined(MSG_DONTWAIT)
-#define FLAG_DONTWAIT MSG_DONTWAIT
-#else
-#define FLAG_DONTWAIT 0
-#endif
-#if defined(MSG_ERRQUEUE)
-#define FLAG_ERRQUEUE MSG_ERRQUEUE
-#else
-#define FLAG_ERRQUEUE 0
-#endif
-
-static void opt_flags(lua_State *L, int arg, lsock_Op *op, int now) {
+void lsock_optflags(lua_State *L, int arg, lsock_Op *op, int now) {
   lua_Integer v = luaL_optinteger(L, arg, 0);
   luaL_argcheck(L, v >= INT_MIN && v <= INT_MAX, arg, "flags do not fit a C int");
   op->flags = (int)v;
@@ -52,40 +38,52 @@ static char *grow_scratch(lua_State *L, lsock_Core *core, size_t n) {
 }
 
 /*
-** Room for one attempt to receive. The shared scratch buffer holds its bytes only until the step returns; what must
-** outlive a wait, or is larger, has a userdata of its own.
+** The shared scratch buffer holds its bytes only until the step returns; what must outlive a wait, or is larger, has a
+** userdata of its own, on the stack.
 */
-static char *room(lua_State *L, lsock_Op *op) {
+char *lsock_room(lua_State *L, lsock_Op *op) {
   lsock_Core *core = op->core;
-  if (lsock_likely(op->len <= core->scratch_size && !op->slot)) return core->scratch;
-  if (op->slot) return lua_touserdata(L, op->slot);
+  if (op->into) return op->into;
+  if (lsock_likely(op->len <= core->scratch_size)) return core->scratch;
   if (op->len <= SCRATCH_MAX) return grow_scratch(L, core, op->len);
-  lua_newuserdatauv(L, op->len, 0);
-  op->slot = lua_gettop(L);
-  return lua_touserdata(L, op->slot);
+  return lsock_ownroom(L, op);
+}
+
+char *lsock_ownroom(lua_State *L, lsock_Op *op) {
+  if (!op->into) op->into = lua_newuserdatauv(L, op->len, 0);
+  return op->into;
 }
 
 /* Zero bytes mean the end where there are no message boundaries, or where a message cannot be empty. */
 static int is_end(const lsock_Op *op, ssize_t n) {
+#if defined(MSG_ERRQUEUE)
+  if (op->flags & MSG_ERRQUEUE) return 0; /* a queued error need not have bytes */
+#endif
   return n == 0 && op->len > 0 && (op->s->type == SOCK_STREAM || op->s->type == SOCK_SEQPACKET);
+}
+
+void lsock_pushreceived(lua_State *L, const lsock_Op *op, const char *p, ssize_t n) {
+  if (is_end(op, n))
+    lua_pushnil(L);
+  else if (op->state == LSOCK_COUNT)
+    lua_pushinteger(L, (lua_Integer)n);
+  else
+    lua_pushlstring(L, p, (size_t)n < op->len ? (size_t)n : op->len); /* MSG_TRUNC may count more */
 }
 
 /* ---------------------------------------------------------------- recv */
 
 static int step_recv(lua_State *L, lsock_Op *op) {
-  char *p = room(L, op);
+  char *p = lsock_room(L, op);
   ssize_t n = recv(op->s->fd, p, op->len, op->flags | LSOCK_DONTWAIT(op));
   if (n < 0) return lsock_again(op, LSOCK_READ);
-  if (is_end(op, n))
-    lua_pushnil(L);
-  else
-    lua_pushlstring(L, p, (size_t)n < op->len ? (size_t)n : op->len); /* MSG_TRUNC may count more */
+  lsock_pushreceived(L, op, p, n);
   return 1;
 }
 
 #if defined(MSG_WAITALL)
 static int all_received(lua_State *L, lsock_Op *op) {
-  lua_pushlstring(L, room(L, op), op->done);
+  lsock_pushreceived(L, op, op->into, (ssize_t)op->done);
   return 1;
 }
 
@@ -102,12 +100,11 @@ static int some_received(lua_State *L, lsock_Op *op) {
 
 /* MSG_WAITALL where the kernel may not or does not wait for all */
 static int step_recv_all(lua_State *L, lsock_Op *op) {
-  ssize_t n = recv(op->s->fd, room(L, op) + op->done, op->len - op->done, op->flags | LSOCK_DONTWAIT(op));
+  ssize_t n = recv(op->s->fd, op->into + op->done, op->len - op->done, op->flags | LSOCK_DONTWAIT(op));
   if (n < 0) return lsock_again(op, LSOCK_READ);
   op->done += (size_t)n;
   if (n > 0 && op->done < op->len) return op->timeout < 0 && !op->nowait ? LSOCK_INTR : LSOCK_READ;
-  if (op->done == 0) lua_pushnil(L);
-  return op->done == 0 ? 1 : all_received(L, op);
+  return all_received(L, op);
 }
 #endif
 
@@ -115,30 +112,38 @@ static int step_recv_all(lua_State *L, lsock_Op *op) {
 static void receive_flags(lua_State *L, lsock_Op *op) {
 #if defined(MSG_WAITALL)
   if ((op->flags & MSG_WAITALL) && !(op->flags & MSG_PEEK) && op->s->type == SOCK_STREAM && op->step == step_recv) {
-    lua_newuserdatauv(L, op->len, 0);
-    op->slot = lua_gettop(L);
+    lsock_ownroom(L, op);
     op->step = step_recv_all;
     op->partial = some_received;
   }
 #endif
 #if defined(MSG_TRUNC)
-  if (op->flags & MSG_TRUNC) { /* the kernel may then count bytes that it never wrote (tcp(7)) */
-    if (!op->slot) {
-      lua_newuserdatauv(L, op->len, 0);
-      op->slot = lua_gettop(L);
-    }
-    memset(room(L, op), 0, op->len);
-  }
+  /* The kernel may then count bytes that it never wrote (tcp(7)). */
+  if ((op->flags & MSG_TRUNC) && op->state != LSOCK_COUNT) memset(lsock_ownroom(L, op), 0, op->len);
 #endif
+}
+
+/* Arguments from `arg` on, (buffer [, nbytes [, flags]]), for the _into forms. */
+static void into_args(lua_State *L, lsock_Op *op, int arg) {
+  lua_Integer n;
+  op->into = lsock_checkbuffer(L, arg, &op->len);
+  op->state = LSOCK_COUNT;
+  n = luaL_optinteger(L, arg + 1, 0);
+  luaL_argcheck(L, n >= 0, arg + 1, "nbytes must not be negative");
+  luaL_argcheck(L, (lua_Unsigned)n <= op->len, arg + 1, "nbytes is more than the buffer has");
+  if (n > 0) op->len = (size_t)n;
+  if (op->len > RECEIVE_MAX) op->len = RECEIVE_MAX;
+  lsock_optflags(L, arg + 2, op, LSOCK_RECEIVE_NOW);
+  if (op->flags) receive_flags(L, op);
 }
 
 /* s:recv(size [, flags]) -> string, nil at the end of the stream (recv(2)) */
 static int sock_recv(lua_State *L) {
   lsock_Op op;
   lsock_op(L, &op, "recv", step_recv, LSOCK_RD);
-  op.len = check_size(L, 2);
-  opt_flags(L, 3, &op, RECEIVE_NOW);
-  if (op.len == 0 && op.fd != LSOCK_NOFD) {
+  op.len = lsock_checksize(L, 2);
+  lsock_optflags(L, 3, &op, LSOCK_RECEIVE_NOW);
+  if (op.len == 0 && !lsock_isclosed(op.s)) {
     lua_pushliteral(L, "");
     return 1;
   }
@@ -146,17 +151,26 @@ static int sock_recv(lua_State *L) {
   return lsock_run(L, &op);
 }
 
+/* s:recv_into(buffer [, nbytes [, flags]]) -> count, nil at the end of the stream; nbytes 0: the buffer's size */
+static int sock_recv_into(lua_State *L) {
+  lsock_Op op;
+  lsock_op(L, &op, "recv_into", step_recv, LSOCK_RD);
+  into_args(L, &op, 2);
+  if (op.len == 0 && !lsock_isclosed(op.s)) {
+    lua_pushinteger(L, 0);
+    return 1;
+  }
+  return lsock_run(L, &op);
+}
+
 static int step_recvfrom(lua_State *L, lsock_Op *op) {
-  char *p = room(L, op);
+  char *p = lsock_room(L, op);
   ssize_t n;
   op->addr.len = sizeof op->addr.u;
   n = recvfrom(op->s->fd, p, op->len, op->flags | LSOCK_DONTWAIT(op), &op->addr.u.sa, &op->addr.len);
   if (n < 0) return lsock_again(op, LSOCK_READ);
   if (op->addr.len > sizeof op->addr.u) op->addr.len = sizeof op->addr.u;
-  if (is_end(op, n))
-    lua_pushnil(L);
-  else
-    lua_pushlstring(L, p, (size_t)n < op->len ? (size_t)n : op->len);
+  lsock_pushreceived(L, op, p, n);
   lsock_pushaddr(L, op->s->proto, &op->addr);
   return 2;
 }
@@ -165,9 +179,17 @@ static int step_recvfrom(lua_State *L, lsock_Op *op) {
 static int sock_recvfrom(lua_State *L) {
   lsock_Op op;
   lsock_op(L, &op, "recvfrom", step_recvfrom, LSOCK_RD);
-  op.len = check_size(L, 2);
-  opt_flags(L, 3, &op, RECEIVE_NOW);
+  op.len = lsock_checksize(L, 2);
+  lsock_optflags(L, 3, &op, LSOCK_RECEIVE_NOW);
   if (op.flags) receive_flags(L, &op);
+  return lsock_run(L, &op);
+}
+
+/* s:recvfrom_into(buffer [, nbytes [, flags]]) -> count, address */
+static int sock_recvfrom_into(lua_State *L) {
+  lsock_Op op;
+  lsock_op(L, &op, "recvfrom_into", step_recvfrom, LSOCK_RD);
+  into_args(L, &op, 2);
   return lsock_run(L, &op);
 }
 
@@ -185,9 +207,9 @@ static int sock_send(lua_State *L) {
   lsock_Op op;
   size_t len;
   lsock_op(L, &op, "send", step_send, LSOCK_WR);
-  op.data = luaL_checklstring(L, 2, &len);
+  op.data = lsock_checkbytes(L, 2, &len);
   op.len = len;
-  opt_flags(L, 3, &op, SEND_NOW);
+  lsock_optflags(L, 3, &op, LSOCK_SEND_NOW);
   return lsock_run(L, &op);
 }
 
@@ -213,8 +235,8 @@ static int note_sent(lua_State *L, lsock_Op *op) {
 static int sock_sendall(lua_State *L) {
   lsock_Op op;
   lsock_op(L, &op, "sendall", step_sendall, LSOCK_WR);
-  op.data = luaL_checklstring(L, 2, &op.len);
-  opt_flags(L, 3, &op, SEND_NOW);
+  op.data = lsock_checkbytes(L, 2, &op.len);
+  lsock_optflags(L, 3, &op, LSOCK_SEND_NOW);
   op.partial = note_sent;
   return lsock_run(L, &op);
 }
@@ -240,15 +262,16 @@ static int sock_sendto(lua_State *L) {
   lsock_Op op;
   const char *host;
   lsock_op(L, &op, "sendto", step_sendto, LSOCK_WR);
-  op.data = luaL_checklstring(L, 2, &op.len);
+  op.data = lsock_checkbytes(L, 2, &op.len);
   op.address = lua_isnone(L, 4) ? 3 : 4;
   op.flags = 0;
-  if (op.address == 4) opt_flags(L, 3, &op, SEND_NOW);
+  if (op.address == 4) lsock_optflags(L, 3, &op, LSOCK_SEND_NOW);
   host = lsock_getaddr(L, op.address, op.s->family, op.s->proto, &op.addr);
   if (host) lsock_lookup(L, &op, host);
   return lsock_run(L, &op);
 }
 
-const lsock_Reg lsock_io_methods[] = {{"recv", sock_recv, 1},     {"recvfrom", sock_recvfrom, 1},
-                                      {"send", sock_send, 1},     {"sendall", sock_sendall, 1},
-                                      {"sendto", sock_sendto, 1}, {NULL, NULL, 0}};
+const lsock_Reg lsock_io_methods[] = {{"recv", sock_recv, 1},         {"recv_into", sock_recv_into, 1},
+                                      {"recvfrom", sock_recvfrom, 1}, {"recvfrom_into", sock_recvfrom_into, 1},
+                                      {"send", sock_send, 1},         {"sendall", sock_sendall, 1},
+                                      {"sendto", sock_sendto, 1},     {NULL, NULL, 0}};

@@ -21,7 +21,7 @@ static int closed(lua_State *L, const char *op) {
 static int push_name(lua_State *L, const char *op, GetName get) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   lsock_Addr a;
-  if (s->fd == LSOCK_NOFD) return closed(L, op);
+  if (lsock_isclosed(s)) return closed(L, op);
   a.len = sizeof a.u;
   memset(&a.u, 0, sizeof a.u);
   if (get(s->fd, &a.u.sa, &a.len) < 0) return lsock_failno(L, errno, op);
@@ -46,7 +46,7 @@ static int sock_getsockopt(lua_State *L) {
   lua_Integer size = luaL_optinteger(L, 4, 0);
   socklen_t len;
   luaL_argcheck(L, size >= 0 && size <= OPTION_MAX, 4, "buffer length must be 0-65536");
-  if (s->fd == LSOCK_NOFD) return closed(L, "getsockopt");
+  if (lsock_isclosed(s)) return closed(L, "getsockopt");
   if (size == 0) {
     int v = 0;
     len = sizeof v;
@@ -94,10 +94,10 @@ static int sock_setsockopt(lua_State *L) {
       len = (size_t)luaL_checkinteger(L, 5);
       luaL_argcheck(L, len <= OPTION_MAX, 5, "length must be 0-65536");
       break;
-    default: p = luaL_checklstring(L, 4, &len);
+    default: p = lsock_checkbytes(L, 4, &len);
   }
   luaL_argcheck(L, len <= OPTION_MAX, 4, "longer than 65536 bytes");
-  if (s->fd == LSOCK_NOFD) return closed(L, "setsockopt");
+  if (lsock_isclosed(s)) return closed(L, "setsockopt");
   /* cppcheck-suppress nullPointer ; AF_ALG takes a length without bytes */
   if (setsockopt(s->fd, level, name, p, (socklen_t)len) < 0) return lsock_failno(L, errno, "setsockopt");
   note_option(s, level, name);
@@ -141,7 +141,7 @@ static int sock_getblocking(lua_State *L) {
 static int sock_set_inheritable(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   luaL_checkany(L, 2);
-  if (s->fd == LSOCK_NOFD) return closed(L, "set_inheritable");
+  if (lsock_isclosed(s)) return closed(L, "set_inheritable");
   if (lsock_plat_set_inheritable(s->fd, lua_toboolean(L, 2)) < 0) return lsock_failno(L, errno, "set_inheritable");
   lua_settop(L, 1);
   return 1;
@@ -150,7 +150,7 @@ static int sock_set_inheritable(lua_State *L) {
 static int sock_get_inheritable(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   int on;
-  if (s->fd == LSOCK_NOFD) return closed(L, "get_inheritable");
+  if (lsock_isclosed(s)) return closed(L, "get_inheritable");
   on = lsock_plat_get_inheritable(s->fd);
   if (on < 0) return lsock_failno(L, errno, "get_inheritable");
   lua_pushboolean(L, on);
@@ -168,7 +168,7 @@ static int sock_shutdown(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   int how = lsock_checkint(L, 2);
   luaL_argcheck(L, how == SHUT_RD || how == SHUT_WR || how == SHUT_RDWR, 2, "SHUT_RD, SHUT_WR or SHUT_RDWR expected");
-  if (s->fd == LSOCK_NOFD) return closed(L, "shutdown");
+  if (lsock_isclosed(s)) return closed(L, "shutdown");
   if (shutdown(s->fd, how) < 0) return lsock_failno(L, errno, "shutdown");
   lua_settop(L, 1);
   return 1;

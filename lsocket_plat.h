@@ -78,6 +78,14 @@ int lsock_plat_kernel_timeout(lsock_fd fd, int sending, int64_t ns);
 /* The longest kernel timeout that is sure to have ended `ns` nanoseconds from now; 0 if there is none. */
 int64_t lsock_plat_kernel_slice(int64_t ns);
 
+/* sendfile(2): from the file's position `at`; -1 and ENOSYS where there is no such call or it cannot take this file. */
+ssize_t lsock_plat_sendfile(lsock_fd to, int file, int64_t at, size_t n);
+
+/* A file for reading; its size if it is a regular one, else -1. */
+lsock_fd lsock_plat_openfile(const char *path);
+int64_t lsock_plat_filesize(int file);
+ssize_t lsock_plat_readat(int file, void *buf, size_t n, int64_t at);
+
 /* A number that a script cannot guess. */
 uintptr_t lsock_plat_secret(void);
 

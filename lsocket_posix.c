@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
@@ -19,6 +20,7 @@
 #if defined(__linux__)
 #include <sys/epoll.h>
 #include <sys/random.h>
+#include <sys/sendfile.h>
 #endif
 
 #define NS_PER_S INT64_C(1000000000)
@@ -181,6 +183,35 @@ int64_t lsock_plat_kernel_slice(int64_t ns) {
   (void)ns;
   return 0;
 #endif
+}
+
+ssize_t lsock_plat_sendfile(lsock_fd to, int file, int64_t at, size_t n) {
+#if defined(__linux__)
+  off_t offset = (off_t)at;
+  ssize_t r = sendfile(to, file, &offset, n);
+  if (r < 0 && errno == EINVAL) errno = ENOSYS; /* this file cannot be mapped, or that socket not written to so */
+  return r;
+#else
+  (void)to;
+  (void)file;
+  (void)at;
+  (void)n;
+  errno = ENOSYS;
+  return -1;
+#endif
+}
+
+lsock_fd lsock_plat_openfile(const char *path) {
+  return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+int64_t lsock_plat_filesize(int file) {
+  struct stat st;
+  return fstat(file, &st) == 0 && S_ISREG(st.st_mode) ? (int64_t)st.st_size : -1;
+}
+
+ssize_t lsock_plat_readat(int file, void *buf, size_t n, int64_t at) {
+  return pread(file, buf, n, (off_t)at);
 }
 
 uintptr_t lsock_plat_secret(void) {

@@ -266,7 +266,7 @@ static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *hos
   h->job = j;
   if ((host && !(j->host = copy(host))) || (serv && !(j->serv = copy(serv)))) out_of_memory(L);
   op->job = j;
-  op->slot = lua_gettop(L);
+  op->handle = lua_gettop(L);
   return j;
 }
 
@@ -335,7 +335,7 @@ int lsock_step_job(lua_State *L, lsock_Op *op) {
 
 /* Forgets a finished job before the garbage collector comes to it. */
 static void finish_job(lua_State *L, lsock_Op *op) {
-  Handle *h = lua_touserdata(L, op->slot);
+  Handle *h = lua_touserdata(L, op->handle);
   drop_job(h->job);
   h->job = op->job = NULL;
 }
@@ -486,13 +486,7 @@ static int mod_getaddrinfo(lua_State *L) {
   luaL_checkany(L, 2);
   if (lua_istable(L, 3)) {
     static const char *const keys[] = {"family", "type", "proto", "flags", NULL};
-    lua_pushnil(L);
-    while (lua_next(L, 3)) {
-      int i = 0;
-      lua_pop(L, 1);
-      while (keys[i] && !(lua_type(L, -1) == LUA_TSTRING && strcmp(keys[i], lua_tostring(L, -1)) == 0)) i++;
-      if (!keys[i]) luaL_argerror(L, 3, lua_pushfstring(L, "unknown option '%s'", luaL_tolstring(L, -1, NULL)));
-    }
+    lsock_checkkeys(L, 3, keys);
     hints.ai_family = opt_field(L, 3, "family");
     hints.ai_socktype = opt_field(L, 3, "type");
     hints.ai_protocol = opt_field(L, 3, "proto");

@@ -310,7 +310,8 @@ void lsock_op_socket(lua_State *L, lsock_Op *op, int self) {
 }
 
 int lsock_drive(lua_State *L, lsock_Op *op) {
-  if (op->s && op->s->fd == LSOCK_NOFD) return failed(L, op, LSOCK_ERROR, EBADF, "socket is closed");
+  if (op->s && (op->s->fd == LSOCK_NOFD || (op->s->closing && !op->file)))
+    return failed(L, op, LSOCK_ERROR, EBADF, "socket is closed");
   return drive(L, op, prepare(L, op));
 }
 

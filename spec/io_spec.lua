@@ -2,7 +2,7 @@
 
 require "spec.helper"
 local socket = require "socket"
-local support = require "spec.support.common"
+local support = require "spec.support"
 
 local fails, keep = support.fails, support.keep
 
@@ -681,6 +681,15 @@ describe("wrong arguments:", function()
     fails("EBADF", a.recv, a, 10, socket.MSG_TRUNC)
     fails("EBADF", a.recv, a, 10, socket.MSG_WAITALL)
     assert.equal(0, fails("EBADF", a.sendall, a, "x").sent)
+  end)
+
+  it("a socket that only its file keeps open is closed, also for those who want nothing", function()
+    local f <close> = a:makefile "r"
+    a:close()
+    fails("EBADF", a.recv, a, 0)
+    fails("EBADF", a.recv_into, a, socket.buffer(0))
+    fails("EBADF", a.recv, a, 1)
+    assert.is_truthy(f)
   end)
 
   it("a descriptor closed behind the socket's back is EBADF", function()

@@ -2,7 +2,7 @@
 
 local h = require "spec.helper"
 local socket = require "socket"
-local support = require "spec.support.common"
+local support = require "spec.support"
 
 local fails, keep = support.fails, support.keep
 local now = socket.monotonic

@@ -1,0 +1,641 @@
+/*
+** lsocket_file.c: makefile: a socket with the methods of Lua's files.
+**
+** A read takes nothing out of its buffer before all its formats are satisfied, so one that timed out or was interrupted
+** can be repeated and has lost nothing. The descriptor is open until the socket and all its files are closed.
+*/
+#include "lsocket_int.h"
+
+#include <limits.h>
+#include <string.h>
+
+#define DEFAULT_SIZE 8192
+#define SIZE_MAX_BUF ((size_t)1 << 30)
+
+typedef enum Buffering { NONE, LINE, FULL } Buffering;
+
+/* User values: 1 the socket, 2 and 3 the memory of `in` and `out`. */
+enum { UV_SOCKET = 1, UV_IN, UV_OUT };
+
+typedef struct Bytes {
+  char *p;
+  size_t room, from, to; /* the bytes from .. to - 1 are waiting */
+} Bytes;
+
+typedef struct File {
+  uintptr_t seal;
+  lsock_Sock *s; /* NULL when closed */
+  Bytes in, out;
+  size_t size;   /* of new buffers */
+  unsigned turn; /* counts what was taken out of `in`, to notice that somebody else did */
+  int readable, writable;
+  Buffering buffering;
+} File;
+
+#define FILE_SEAL(core, f) (((uintptr_t)(f) ^ (core)->secret) + 4)
+
+static File *check_file(lua_State *L, int arg) {
+  File *f = lua_touserdata(L, arg);
+  if (!f || lua_rawlen(L, arg) != sizeof *f || f->seal != FILE_SEAL(lsock_core(L), f))
+    luaL_typeerror(L, arg, "socket file");
+  return f;
+}
+
+/* ---------------------------------------------------------------- buffers */
+
+static size_t waiting(const Bytes *b) {
+  return b->to - b->from;
+}
+
+/* Room for `n` more bytes after those that wait; the file is at stack index 1. */
+static void reserve(lua_State *L, Bytes *b, int uv, size_t n, size_t size) {
+  while (b->room - b->to < n) {
+    size_t have = waiting(b), need;
+    if (have > SIZE_MAX_BUF - n) luaL_error(L, "not enough memory");
+    need = have + n;
+    if (need > b->room) {
+      char *p;
+      if (need < size) need = size;
+      if (need < b->room * 2) need = b->room * 2;
+      p = lua_newuserdatauv(L, need, 0);
+      if (waiting(b) != have || b->room >= need) { /* a finalizer used the file: look again */
+        lua_pop(L, 1);
+        continue;
+      }
+      if (have) memcpy(p, b->p + b->from, have);
+      lua_setiuservalue(L, 1, uv);
+      b->p = p;
+      b->room = need;
+    } else
+      memmove(b->p, b->p + b->from, have);
+    b->from = 0;
+    b->to = have;
+  }
+}
+
+/* ---------------------------------------------------------------- operations */
+
+static int unusable(lua_State *L, const char *name, const char *what) {
+  lsock_Fail e = {0};
+  e.err = EBADF;
+  e.op = name;
+  e.msg = what;
+  return lsock_fail(L, &e);
+}
+
+/* An operation of the file at index 1 on its socket, which goes to the top of the stack. */
+static void file_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
+  lua_getiuservalue(L, 1, UV_SOCKET);
+  lsock_op_on(L, op, lua_gettop(L), name, step, dir);
+  op->file = 1;
+}
+
+/* Outcome of a step whose file was closed meanwhile. */
+static int file_closed(lsock_Op *op) {
+  op->err = EBADF;
+  op->msg = "file is closed";
+  return LSOCK_FAIL;
+}
+
+/* ---------------------------------------------------------------- reading */
+
+/*
+** A read in progress: op->done counts the bytes of `in` that finished formats use, op->len those that the current one
+** has looked at, op->state is that format's number; op->slot is the stack index of the first of op->formats. Results lie
+** above the socket, in places made for them, as a wait puts things on the stack.
+*/
+enum { FOUND, MISSING, ENDED }; /* a format's outcome: done, needs more bytes, no bytes and never will be */
+
+/* More bytes from the socket: > 0, 0 at the end, or < 0 as a step. At most `want` if nothing may be read ahead. */
+static int fill(lua_State *L, lsock_Op *op, File *f, size_t want) {
+  ssize_t n;
+  size_t most;
+  if (f->size > 1) {
+    reserve(L, &f->in, UV_IN, want > f->size ? want : f->in.room - f->in.to > 0 ? 1 : f->size, f->size);
+    most = f->in.room - f->in.to;
+  } else {
+    reserve(L, &f->in, UV_IN, want, 64);
+    most = want;
+  }
+  n = recv(op->s->fd, f->in.p + f->in.to, most, LSOCK_DONTWAIT(op));
+  if (n < 0) return lsock_again(op, LSOCK_READ);
+  f->in.to += (size_t)n;
+  return n > 0;
+}
+
+static int scan_line(lua_State *L, lsock_Op *op, File *f, int keep_end, int ended) {
+  const char *p = f->in.p + f->in.from + op->done;
+  size_t n = waiting(&f->in) - op->done;
+  const char *nl = n > op->len ? memchr(p + op->len, '\n', n - op->len) : NULL;
+  if (nl) {
+    size_t len = (size_t)(nl - p);
+    lua_pushlstring(L, p, len + (keep_end ? 1 : 0));
+    op->done += len + 1;
+    return FOUND;
+  }
+  op->len = n;
+  if (!ended) return MISSING;
+  if (n == 0) return ENDED;
+  lua_pushlstring(L, p, n);
+  op->done += n;
+  return FOUND;
+}
+
+static int scan_all(lua_State *L, lsock_Op *op, File *f, int ended) {
+  size_t n = waiting(&f->in) - op->done;
+  if (!ended) return MISSING;
+  lua_pushlstring(L, f->in.p + f->in.from + op->done, n);
+  op->done += n;
+  return FOUND;
+}
+
+static int scan_count(lua_State *L, lsock_Op *op, File *f, size_t want, int ended) {
+  size_t n = waiting(&f->in) - op->done;
+  if (n < want && !ended) return MISSING;
+  if (n == 0 && (want > 0 || ended)) return ended ? ENDED : MISSING;
+  if (n > want) n = want;
+  lua_pushlstring(L, n ? f->in.p + f->in.from + op->done : "", n);
+  op->done += n;
+  return FOUND;
+}
+
+/* ---- numerals, as Lua's own files read them */
+
+#define NUMERAL_MAX 200
+
+typedef struct Numeral {
+  const char *p;
+  size_t n, at; /* bytes at hand, and used */
+  char text[NUMERAL_MAX + 1];
+  size_t len;
+  int short_of; /* the bytes at hand did not suffice */
+} Numeral;
+
+static int peek(Numeral *u) {
+  if (u->at < u->n) return (unsigned char)u->p[u->at];
+  u->short_of = 1;
+  return -1;
+}
+
+static int next(Numeral *u) {
+  if (u->len >= NUMERAL_MAX) {
+    u->text[0] = '\0'; /* too long to be a numeral */
+    return 0;
+  }
+  u->text[u->len++] = u->p[u->at++];
+  return 1;
+}
+
+static int accept_any(Numeral *u, const char *set) {
+  int c = peek(u);
+  return c > 0 && strchr(set, c) && next(u);
+}
+
+static int accept_digits(Numeral *u, int hex) {
+  const char *set = hex ? "0123456789abcdefABCDEF" : "0123456789";
+  int n = 0;
+  while (accept_any(u, set)) n++;
+  return n;
+}
+
+static int scan_number(lua_State *L, lsock_Op *op, File *f, int ended) {
+  Numeral u;
+  int digits = 0, hex = 0, c;
+  memset(&u, 0, sizeof u);
+  u.p = f->in.p + f->in.from + op->done;
+  u.n = waiting(&f->in) - op->done;
+  while ((c = peek(&u)) >= 0 && strchr(" \t\n\v\f\r", c) && c != 0) u.at++;
+  accept_any(&u, "+-");
+  if (accept_any(&u, "0")) {
+    if (accept_any(&u, "xX"))
+      hex = 1;
+    else
+      digits = 1;
+  }
+  digits += accept_digits(&u, hex);
+  if (accept_any(&u, ".")) digits += accept_digits(&u, hex);
+  if (digits > 0 && accept_any(&u, hex ? "pP" : "eE")) {
+    accept_any(&u, "+-");
+    accept_digits(&u, 0);
+  }
+  peek(&u); /* the byte that ends it */
+  if (u.short_of && !ended) return MISSING;
+  op->done += u.at;
+  u.text[u.len] = '\0';
+  if (lua_stringtonumber(L, u.text)) return FOUND;
+  return ENDED;
+}
+
+/* The letter of a format: 'n', 'l', 'L', 'a', or '#' for a count; 0 if it is none. */
+static int format_letter(lua_State *L, int arg) {
+  const char *p;
+  if (lua_type(L, arg) == LUA_TNUMBER) return '#';
+  p = lua_tostring(L, arg);
+  if (!p) return 0;
+  if (*p == '*') p++;
+  return *p && strchr("nlLa", *p) ? *p : 0;
+}
+
+static int scan(lua_State *L, lsock_Op *op, File *f, int ended, size_t *want) {
+  int arg = op->slot + op->state;
+  *want = 1;
+  switch (op->formats == 0 ? 'l' : format_letter(L, arg)) {
+    case 'l': return scan_line(L, op, f, 0, ended);
+    case 'L': return scan_line(L, op, f, 1, ended);
+    case 'a': return scan_all(L, op, f, ended);
+    case 'n': return scan_number(L, op, f, ended);
+    default: {
+      size_t n = (size_t)lua_tointeger(L, arg), have = waiting(&f->in) - op->done;
+      if (n > have) *want = n - have;
+      return scan_count(L, op, f, n, ended);
+    }
+  }
+}
+
+static void consume(File *f, size_t n) {
+  f->in.from += n;
+  f->turn++;
+  if (f->in.from == f->in.to) f->in.from = f->in.to = 0;
+}
+
+static int step_read(lua_State *L, lsock_Op *op) {
+  File *f = lua_touserdata(L, 1);
+  int ended = 0;
+  luaL_checkstack(L, op->formats + 8, "too many formats");
+  for (;;) {
+    size_t want;
+    int r, i;
+    if (!f->s) return file_closed(op); /* by another coroutine meanwhile */
+    if (op->turn != f->turn) {         /* another coroutine, or a finalizer, read meanwhile: begin anew */
+      op->turn = f->turn;
+      op->done = op->len = 0;
+      op->state = 0;
+    }
+    r = scan(L, op, f, ended, &want);
+    if (r == MISSING) {
+      r = fill(L, op, f, want);
+      if (r < 0) return r;
+      ended = r == 0;
+      continue;
+    }
+    if (r == ENDED) lua_pushnil(L);
+    lua_replace(L, op->self + 1 + op->state);
+    ended = 0;
+    if (op->turn != f->turn) continue;
+    op->state++;
+    op->len = 0;
+    if (r == FOUND && op->state < op->formats) continue;
+    consume(f, op->done);
+    for (i = 1; i <= op->state; i++) lua_pushvalue(L, op->self + i);
+    return op->state;
+  }
+}
+
+/* The common case without an operation: a whole line waits in the buffer. */
+static int quick_line(lua_State *L, File *f) {
+  const char *p = f->in.p + f->in.from;
+  const char *nl = waiting(&f->in) ? memchr(p, '\n', waiting(&f->in)) : NULL;
+  unsigned turn = f->turn;
+  size_t len;
+  if (!nl) return 0;
+  len = (size_t)(nl - p);
+  lua_pushlstring(L, p, len);
+  if (turn != f->turn) { /* a finalizer read this line */
+    lua_pop(L, 1);
+    return 0;
+  }
+  consume(f, len + 1);
+  return 1;
+}
+
+static void check_formats(lua_State *L, int first, int n) {
+  int i;
+  for (i = first; i < first + n; i++) {
+    int c = format_letter(L, i);
+    if (c == '#') {
+      lua_Integer k = luaL_checkinteger(L, i);
+      luaL_argcheck(L, k >= 0 && (lua_Unsigned)k < SIZE_MAX_BUF, i, "count is negative or too large");
+    } else if (c == 0)
+      luaL_argerror(L, i, "invalid format");
+  }
+}
+
+/* The file is at 1, n formats follow. */
+static int read_formats(lua_State *L, const char *name, int n) {
+  lsock_Op op;
+  File *f = check_file(L, 1);
+  if (n == 0 && f->s && quick_line(L, f)) return 1;
+  check_formats(L, 2, n);
+  if (!f->s) return unusable(L, name, "file is closed");
+  if (!f->readable) return unusable(L, name, "file is not open for reading");
+  file_op(L, &op, name, step_read, LSOCK_RD);
+  op.slot = 2;
+  op.formats = n;
+  op.turn = f->turn;
+  luaL_checkstack(L, n + 1, "too many formats");
+  lua_settop(L, op.self + (n > 0 ? n : 1)); /* places for the results */
+  return lsock_run(L, &op);
+}
+
+/*
+** f:read(...) -> one result for each format: "l" a line without its end (default), "L" with it, "n" a number, "a" all up
+** to the end, a number: that many bytes; nil at the end of the stream. As file:read
+*/
+static int file_read(lua_State *L) {
+  return read_formats(L, "read", lua_gettop(L) - 1);
+}
+
+/* Upvalues as everywhere, then 3 the file, 4 the formats. */
+static int lines_next(lua_State *L) {
+  int i, n;
+  lua_settop(L, 0);
+  lua_pushvalue(L, lua_upvalueindex(3));
+  n = (int)lua_rawlen(L, lua_upvalueindex(4));
+  luaL_checkstack(L, n + 4, "too many formats");
+  for (i = 1; i <= n; i++) lua_rawgeti(L, lua_upvalueindex(4), i);
+  return read_formats(L, "lines", n);
+}
+
+/* f:lines(...) -> iterator that reads by these formats until the end. As file:lines; the file stays open */
+static int file_lines(lua_State *L) {
+  int i, n = lua_gettop(L) - 1;
+  check_file(L, 1);
+  check_formats(L, 2, n);
+  if (n == 1 && format_letter(L, 2) == 'l') n = 0;
+  lua_pushvalue(L, LSOCK_UP_CORE);
+  lua_pushboolean(L, 0);
+  lua_pushvalue(L, 1);
+  lua_createtable(L, n, 0);
+  for (i = 1; i <= n; i++) {
+    lua_pushvalue(L, i + 1);
+    lua_rawseti(L, -2, i);
+  }
+  lua_pushcclosure(L, lines_next, 4);
+  return 1;
+}
+
+/* ---------------------------------------------------------------- writing */
+
+/* Sends what waits in `out`: 0 when all of it went, else as a step. */
+static int step_out(lsock_Op *op, File *f) {
+  while (waiting(&f->out) > 0) {
+    ssize_t n = send(op->s->fd, f->out.p + f->out.from, waiting(&f->out), LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
+    if (n < 0) return lsock_again(op, LSOCK_WRITE);
+    f->out.from += (size_t)n;
+  }
+  f->out.from = f->out.to = 0;
+  return 0;
+}
+
+/*
+** A write in progress: op->state is the current argument's number, op->done its bytes that were sent or buffered,
+** op->len those of all arguments before it.
+*/
+static int step_write(lua_State *L, lsock_Op *op) {
+  File *f = lua_touserdata(L, 1);
+  int r;
+  if (!f->s) return file_closed(op);
+  for (; op->state < op->formats; op->state++, op->done = 0) {
+    size_t len;
+    const char *p = lsock_checkbytes(L, op->slot + op->state, &len);
+    if (f->buffering == LINE && op->done == 0 && memchr(p, '\n', len)) op->flush = 1;
+    if (len - op->done > f->out.room - f->out.to) {
+      r = step_out(op, f);
+      if (r < 0) return r;
+    }
+    while (len - op->done > f->out.room) { /* longer than the buffer: straight from the string */
+      ssize_t n = send(op->s->fd, p + op->done, len - op->done, LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
+      if (n < 0) return lsock_again(op, LSOCK_WRITE);
+      op->done += (size_t)n;
+      op->len += (size_t)n;
+    }
+    if (len > op->done) {
+      memcpy(f->out.p + f->out.to, p + op->done, len - op->done);
+      f->out.to += len - op->done;
+      op->len += len - op->done;
+    }
+  }
+  if (op->flush && (r = step_out(op, f)) < 0) return r;
+  lua_pushvalue(L, 1);
+  return 1;
+}
+
+/* e.sent: how many bytes of the arguments were sent or are in the buffer */
+static int note_written(lua_State *L, lsock_Op *op) {
+  lua_createtable(L, 0, 1);
+  lua_pushinteger(L, (lua_Integer)op->len);
+  lua_setfield(L, -2, "sent");
+  op->extra = lua_gettop(L);
+  return -1;
+}
+
+/* f:write(bytes ...) -> f. An error says in .sent how many bytes were taken over */
+static int file_write(lua_State *L) {
+  lsock_Op op;
+  File *f = check_file(L, 1);
+  int i, n = lua_gettop(L) - 1;
+  size_t len;
+  for (i = 2; i <= n + 1; i++) lsock_checkbytes(L, i, &len);
+  if (!f->s) return unusable(L, "write", "file is closed");
+  if (!f->writable) return unusable(L, "write", "file is not open for writing");
+  if (f->buffering != NONE && f->out.room == 0) reserve(L, &f->out, UV_OUT, f->size > 1 ? f->size : DEFAULT_SIZE, 0);
+  file_op(L, &op, "write", step_write, LSOCK_WR);
+  op.slot = 2;
+  op.formats = n;
+  op.len = 0;
+  op.flush = f->buffering == NONE;
+  op.partial = note_written;
+  return lsock_run(L, &op);
+}
+
+static int step_flush(lua_State *L, lsock_Op *op) {
+  File *f = lua_touserdata(L, 1);
+  int r;
+  if (!f->s) return file_closed(op);
+  r = step_out(op, f);
+  if (r < 0) return r;
+  lua_pushvalue(L, 1);
+  return 1;
+}
+
+/* f:flush() -> f, when all that was written has been sent */
+static int file_flush(lua_State *L) {
+  lsock_Op op;
+  File *f = check_file(L, 1);
+  if (!f->s) return unusable(L, "flush", "file is closed");
+  lua_settop(L, 1);
+  file_op(L, &op, "flush", step_flush, LSOCK_WR);
+  return lsock_run(L, &op);
+}
+
+/* ---------------------------------------------------------------- the rest */
+
+/* Lets go of the socket, and closes it if its own close only waited for that. 0 or an errno. */
+static int let_go(lua_State *L, int arg, File *f) {
+  lsock_Sock *s = f->s;
+  int err = 0;
+  f->s = NULL;
+  if (s && --s->files == 0 && s->closing) {
+    lua_getiuservalue(L, arg, UV_SOCKET);
+    s->closing = 0;
+    err = lsock_closesock(L, -1, s);
+    lua_pop(L, 1);
+  }
+  return err;
+}
+
+static int step_close(lua_State *L, lsock_Op *op) {
+  File *f = lua_touserdata(L, 1);
+  int r = step_out(op, f);
+  if (r < 0) return r;
+  op->err = let_go(L, 1, f);
+  if (op->err) return LSOCK_FAIL;
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* f:close() -> true; sends what was written before. Closed even where that fails, unless it may be tried again */
+static int close_failed(lua_State *L, lsock_Op *op) {
+  if (op->cls != LSOCK_TIMEOUT && op->err != EAGAIN) let_go(L, 1, lua_touserdata(L, 1));
+  return -1;
+}
+
+static int file_close(lua_State *L) {
+  lsock_Op op;
+  File *f = check_file(L, 1);
+  if (!f->s) return unusable(L, "close", "file is closed");
+  lua_settop(L, 1);
+  file_op(L, &op, "close", step_close, LSOCK_WR);
+  op.partial = close_failed;
+  return lsock_run(L, &op);
+}
+
+/* __close: sends what was written, unless the block ends by an error; then closes in any case */
+static int file_scope(lua_State *L) {
+  File *f = check_file(L, 1);
+  lsock_Op op;
+  if (!f->s) return 0;
+  if (lua_isnoneornil(L, 2) && waiting(&f->out) > 0) {
+    lua_settop(L, 1);
+    file_op(L, &op, "close", step_close, LSOCK_WR);
+    op.partial = close_failed;
+    return lsock_run(L, &op);
+  }
+  let_go(L, 1, f);
+  return 0;
+}
+
+/* __gc: what was written and never flushed is sent as far as that needs no waiting */
+static int file_gc(lua_State *L) {
+  File *f = lua_touserdata(L, 1);
+  if (!f || lua_rawlen(L, 1) != sizeof *f || f->seal != FILE_SEAL(lsock_core(L), f) || !f->s) return 0;
+#if defined(MSG_DONTWAIT)
+  if (waiting(&f->out) > 0 && f->s->fd != LSOCK_NOFD) {
+    ssize_t n = send(f->s->fd, f->out.p + f->out.from, waiting(&f->out), LSOCK_NOSIGNAL | MSG_DONTWAIT);
+    if (n < (ssize_t)waiting(&f->out)) lua_warning(L, "socket: unflushed data of a collected file lost", 0);
+  }
+#endif
+  let_go(L, 1, f);
+  return 0;
+}
+
+/* f:setvbuf("no" | "line" | "full" [, size]) -> true; for writing. As file:setvbuf */
+static int file_setvbuf(lua_State *L) {
+  static const char *const names[] = {"no", "line", "full", NULL};
+  File *f = check_file(L, 1);
+  Buffering b = (Buffering)luaL_checkoption(L, 2, NULL, names);
+  lua_Integer size = luaL_optinteger(L, 3, DEFAULT_SIZE);
+  luaL_argcheck(L, size > 0 && (lua_Unsigned)size < SIZE_MAX_BUF, 3, "size is out of range");
+  if (!f->s) return unusable(L, "setvbuf", "file is closed");
+  f->buffering = b;
+  if (b != NONE && f->out.room < (size_t)size) reserve(L, &f->out, UV_OUT, (size_t)size, (size_t)size);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* f:seek(): always ESPIPE, a stream has no positions */
+static int file_seek(lua_State *L) {
+  check_file(L, 1);
+  return lsock_failno(L, ESPIPE, "seek");
+}
+
+/* f:fileno() -> the socket's descriptor, -1 when closed */
+static int file_fileno(lua_State *L) {
+  const File *f = check_file(L, 1);
+  lua_pushinteger(L, f->s ? f->s->fd : LSOCK_NOFD);
+  return 1;
+}
+
+static int file_tostring(lua_State *L) {
+  const File *f = check_file(L, 1);
+  if (f->s)
+    lua_pushfstring(L, "socket file: <fd=%d>", f->s->fd);
+  else
+    lua_pushliteral(L, "socket file: <closed>");
+  return 1;
+}
+
+/* Modes "r", "w", "rw" and "r+"; a "b" changes nothing. */
+static void parse_mode(lua_State *L, int arg, File *f) {
+  const char *m = luaL_optstring(L, arg, "r"), *p;
+  for (p = m; *p; p++) {
+    if (*p == 'r')
+      f->readable = 1;
+    else if (*p == 'w')
+      f->writable = 1;
+    else if (*p == '+')
+      f->readable = f->writable = 1;
+    else if (*p != 'b')
+      luaL_argerror(L, arg, lua_pushfstring(L, "invalid mode '%s'", m));
+  }
+  luaL_argcheck(L, f->readable || f->writable, arg, "mode must have an r or a w");
+}
+
+/*
+** s:makefile([mode [, bufsize]]) -> file. mode: "r" (default), "w", "rw"; bufsize: 0 unbuffered (reads nothing ahead), 1
+** flushed at line ends, greater: the size of the buffers, default 8192. Socket and file are closed independently.
+*/
+static int sock_makefile(lua_State *L) {
+  lsock_Core *core = lsock_core(L);
+  lsock_Sock *s = lsock_checksock(L, 1, core);
+  lua_Integer size = luaL_optinteger(L, 3, -1);
+  File *f;
+  luaL_argcheck(L, size < (lua_Integer)SIZE_MAX_BUF, 3, "buffer is too large");
+  if (lsock_isclosed(s)) return unusable(L, "makefile", "socket is closed");
+  f = lua_newuserdatauv(L, sizeof *f, 3);
+  memset(f, 0, sizeof *f);
+  f->seal = FILE_SEAL(core, f);
+  parse_mode(L, 2, f);
+  f->buffering = size == 0 ? NONE : size == 1 ? LINE : FULL;
+  f->size = size == 0 ? 1 : size <= 1 ? DEFAULT_SIZE : (size_t)size;
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, -2, UV_SOCKET);
+  lsock_pushcore(L, LSOCK_UV_FILE);
+  lua_setmetatable(L, -2);
+  f->s = s;
+  s->files++;
+  return 1;
+}
+
+const lsock_Reg lsock_file_methods[] = {{"makefile", sock_makefile, 1}, {NULL, NULL, 0}};
+
+static const lsock_Reg file_methods[] = {
+    {"close", file_close, 1},     {"fileno", file_fileno, 0}, {"flush", file_flush, 1},
+    {"lines", file_lines, 0},     {"read", file_read, 1},     {"seek", file_seek, 1},
+    {"setvbuf", file_setvbuf, 1}, {"write", file_write, 1},   {NULL, NULL, 0}};
+
+static const lsock_Reg file_meta[] = {
+    {"__close", file_scope, 0}, {"__gc", file_gc, 0}, {"__tostring", file_tostring, 0}, {NULL, NULL, 0}};
+
+void lsock_open_file(lua_State *L, int core) {
+  lua_createtable(L, 0, 6);
+  lua_pushliteral(L, "socket file");
+  lua_setfield(L, -2, "__name");
+  lua_pushboolean(L, 0);
+  lua_setfield(L, -2, "__metatable");
+  lsock_register(L, core, file_meta);
+  lua_createtable(L, 0, 16);
+  lsock_register(L, core, file_methods);
+  lua_setfield(L, -2, "__index");
+  lua_setiuservalue(L, core, LSOCK_UV_FILE);
+}

@@ -1,0 +1,648 @@
+/*
+** lsocket_msg.c: messages with ancillary data (sendmsg(2), recvmsg(2), cmsg(3)), and passing descriptors.
+**
+** Descriptors arrive as soon as recvmsg returns, wanted or not. The control buffer they arrive in is a userdata made
+** before the call, and closes at its end those that nobody took. To look at their numbers is to take them.
+*/
+#include "lsocket_int.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#if defined(__linux__) && defined(__has_include)
+#if __has_include(<linux/if_alg.h>)
+#include <linux/if_alg.h>
+#endif
+#endif
+
+/* The longest control data asked for or given; the kernel's own bound is lower (net.core.optmem_max). */
+#define CONTROL_MAX ((lua_Integer)1 << 24)
+
+#if defined(MSG_CMSG_CLOEXEC)
+#define CLOEXEC_FLAG MSG_CMSG_CLOEXEC
+#else
+#define CLOEXEC_FLAG 0
+#endif
+
+/* ---------------------------------------------------------------- control buffers */
+
+typedef struct Control {
+  size_t size, len; /* of the bytes that follow: room, and what a message filled of it */
+} Control;
+
+#define CONTROL_BYTES(c) ((char *)((c) + 1))
+
+static Control *new_control(lua_State *L, size_t size) {
+  Control *c = lua_newuserdatauv(L, sizeof *c + size, 0);
+  memset(c, 0, sizeof *c + size);
+  c->size = size;
+  lsock_pushcore(L, LSOCK_UV_CONTROL);
+  lua_setmetatable(L, -2);
+  return c;
+}
+
+static void attach(Control *c, struct msghdr *h, size_t len) {
+  memset(h, 0, sizeof *h);
+  if (len == 0) return;
+  h->msg_control = CONTROL_BYTES(c);
+  h->msg_controllen = len;
+}
+
+static size_t data_length(const struct cmsghdr *c) {
+  return c->cmsg_len > CMSG_LEN(0) ? (size_t)c->cmsg_len - CMSG_LEN(0) : 0;
+}
+
+static int holds_descriptors(const struct cmsghdr *c) {
+#if defined(SCM_PIDFD)
+  if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_PIDFD) return 1;
+#endif
+  return c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS;
+}
+
+/* Closes the descriptors that are still there, and forgets them. */
+static void close_descriptors(struct cmsghdr *c) {
+  size_t i, n = data_length(c) / sizeof(int);
+  int none = -1, fd;
+  for (i = 0; i < n; i++) {
+    unsigned char *p = CMSG_DATA(c) + i * sizeof fd;
+    memcpy(&fd, p, sizeof fd);
+    if (fd >= 0) lsock_plat_close(fd);
+    memcpy(p, &none, sizeof none);
+  }
+}
+
+static int control_gc(lua_State *L) {
+  Control *c = lua_touserdata(L, 1);
+  struct msghdr h;
+  struct cmsghdr *m;
+  if (!c || lua_rawlen(L, 1) < sizeof *c || lua_rawlen(L, 1) != sizeof *c + c->size) return 0;
+  attach(c, &h, c->len);
+  for (m = CMSG_FIRSTHDR(&h); m; m = CMSG_NXTHDR(&h, m))
+    if (holds_descriptors(m)) close_descriptors(m);
+  c->len = 0;
+  return 0;
+}
+
+/* ---------------------------------------------------------------- received ancillary data */
+
+static const char *const item_fields[] = {"level", "type", "data", NULL};
+
+/* An item with descriptors: user value 1 is its control buffer, 2 the data once taken. */
+typedef struct Rights {
+  uintptr_t seal;
+  struct cmsghdr *c;
+} Rights;
+
+#define RIGHTS_SEAL(core, r) (((uintptr_t)(r) ^ (core)->secret) + 3)
+
+static Rights *check_rights(lua_State *L, int arg) {
+  Rights *r = lua_touserdata(L, arg);
+  if (!r || lua_rawlen(L, arg) != sizeof *r || r->seal != RIGHTS_SEAL(lsock_core(L), r))
+    luaL_typeerror(L, arg, "descriptors");
+  return r;
+}
+
+/* Pushes the descriptors' numbers as bytes; from now on they are the program's. */
+static void take(lua_State *L, int arg, Rights *r) {
+  size_t len;
+  if (lua_getiuservalue(L, arg, 2) == LUA_TSTRING) return;
+  lua_pop(L, 1);
+  len = data_length(r->c);
+  lua_pushlstring(L, (const char *)CMSG_DATA(r->c), len);
+  lua_pushvalue(L, -1);
+  lua_setiuservalue(L, arg, 2);
+  memset(CMSG_DATA(r->c), 0xFF, len); /* -1 each: not to be closed */
+}
+
+static int rights_index(lua_State *L) {
+  Rights *r = check_rights(L, 1);
+  int i = 0, ok;
+  lua_Integer k = lua_tointegerx(L, 2, &ok);
+  if (ok && lua_type(L, 2) == LUA_TNUMBER && k >= 1 && k <= 3)
+    i = (int)k;
+  else if (lua_type(L, 2) == LUA_TSTRING)
+    while (item_fields[i] && strcmp(item_fields[i++], lua_tostring(L, 2)) != 0) {}
+  switch (i) {
+    case 1: lua_pushinteger(L, r->c->cmsg_level); break;
+    case 2: lua_pushinteger(L, r->c->cmsg_type); break;
+    case 3:
+      if (lua_type(L, 2) == LUA_TSTRING && strcmp(lua_tostring(L, 2), "data") != 0) return 0;
+      take(L, 1, r);
+      break;
+    default: return 0;
+  }
+  return 1;
+}
+
+static int rights_len(lua_State *L) {
+  check_rights(L, 1);
+  lua_pushinteger(L, 3);
+  return 1;
+}
+
+/* Pushes the list of a message's items; the control buffer is at `control`. */
+static void push_items(lua_State *L, int control, struct msghdr *h) {
+  struct cmsghdr *c;
+  lua_Integer i = 0;
+  luaL_checkstack(L, 8, "ancillary data");
+  lua_newtable(L);
+  for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
+    if (holds_descriptors(c)) {
+      Rights *r = lua_newuserdatauv(L, sizeof *r, 2);
+      r->seal = RIGHTS_SEAL(lsock_core(L), r);
+      r->c = c;
+      lua_pushvalue(L, control);
+      lua_setiuservalue(L, -2, 1);
+      lsock_pushcore(L, LSOCK_UV_RIGHTS);
+      lua_setmetatable(L, -2);
+    } else {
+      lua_createtable(L, 3, 0);
+      lua_pushinteger(L, c->cmsg_level);
+      lua_rawseti(L, -2, 1);
+      lua_pushinteger(L, c->cmsg_type);
+      lua_rawseti(L, -2, 2);
+      lua_pushlstring(L, (const char *)CMSG_DATA(c), data_length(c));
+      lua_rawseti(L, -2, 3);
+      lsock_setfields(L, item_fields);
+    }
+    lua_rawseti(L, -2, ++i);
+  }
+}
+
+/* Pushes a list of the descriptors in a message. */
+static void push_fds(lua_State *L, struct msghdr *h) {
+  struct cmsghdr *c;
+  lua_Integer k = 0;
+  lua_newtable(L);
+  for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
+    size_t i, n = data_length(c) / sizeof(int);
+    if (!holds_descriptors(c)) continue;
+    for (i = 0; i < n; i++) {
+      int fd;
+      memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+      lua_pushinteger(L, fd);
+      lua_rawseti(L, -2, ++k);
+    }
+  }
+}
+
+/* From now on they are the program's: no memory error can lose them any more. */
+static void take_fds(struct msghdr *h) {
+  struct cmsghdr *c;
+  for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c))
+    if (holds_descriptors(c)) memset(CMSG_DATA(c), 0xFF, data_length(c)); /* -1 each: not to be closed */
+}
+
+/* ---------------------------------------------------------------- receiving */
+
+/* What must outlive a wait: a userdata at op->slot. */
+typedef struct Msg {
+  Control *control;
+  int control_at; /* its stack index */
+  int fds;        /* receiving: give descriptors, not items; sending: how many to pass ... */
+  int fds_at;     /* ... and the stack index of their list */
+  size_t count;   /* of iov; 0: one piece, in lsock_room */
+  struct iovec iov[1];
+} Msg;
+
+static Msg *new_msg(lua_State *L, lsock_Op *op, size_t count) {
+  Msg *m;
+  luaL_checkstack(L, 10, "message");
+  m = lua_newuserdatauv(L, sizeof *m + count * sizeof m->iov[0], 0);
+  memset(m, 0, sizeof *m);
+  m->count = count;
+  op->slot = lua_gettop(L);
+  return m;
+}
+
+static void give_control(lua_State *L, Msg *m, size_t size) {
+  m->control = new_control(L, size);
+  m->control_at = lua_gettop(L);
+}
+
+static int step_recvmsg(lua_State *L, lsock_Op *op) {
+  Msg *m = lua_touserdata(L, op->slot);
+  struct msghdr h;
+  ssize_t n;
+  attach(m->control, &h, m->control->size);
+  op->addr.len = sizeof op->addr.u;
+  h.msg_name = &op->addr.u;
+  h.msg_namelen = op->addr.len;
+  h.msg_iov = m->iov;
+  h.msg_iovlen = m->count;
+  if (m->count == 0 && op->len > 0) {
+    m->iov[0].iov_base = lsock_room(L, op);
+    m->iov[0].iov_len = op->len;
+    h.msg_iovlen = 1;
+  }
+  n = recvmsg(op->s->fd, &h, op->flags | CLOEXEC_FLAG | LSOCK_DONTWAIT(op));
+  if (n < 0) return lsock_again(op, LSOCK_READ);
+  m->control->len = h.msg_controllen; /* from here on its descriptors are seen to */
+  op->addr.len = h.msg_namelen < sizeof op->addr.u ? h.msg_namelen : (socklen_t)sizeof op->addr.u;
+  lsock_pushreceived(L, op, m->iov[0].iov_base, n);
+  if (m->fds)
+    push_fds(L, &h);
+  else
+    push_items(L, m->control_at, &h);
+  lua_pushinteger(L, h.msg_flags & ~CLOEXEC_FLAG);
+  lsock_pushaddr(L, op->s->proto, &op->addr);
+  if (m->fds) take_fds(&h);
+  return 4;
+}
+
+static size_t check_control(lua_State *L, int arg) {
+  lua_Integer n = luaL_optinteger(L, arg, 0);
+  luaL_argcheck(L, n >= 0 && n <= CONTROL_MAX, arg, "size of ancillary data must be 0-16777216");
+  return (size_t)n;
+}
+
+/* MSG_TRUNC as a flag may count bytes that were never written. */
+static void clear_room(lua_State *L, lsock_Op *op) {
+#if defined(MSG_TRUNC)
+  if (op->flags & MSG_TRUNC) memset(lsock_ownroom(L, op), 0, op->len);
+#else
+  (void)L;
+  (void)op;
+#endif
+}
+
+/*
+** s:recvmsg(bufsize [, ancbufsize [, flags]]) -> bytes (nil at the end of a stream), ancillary data, flags, address
+** Ancillary data is a list of {level, type, data}; ancbufsize comes from CMSG_LEN or CMSG_SPACE (recvmsg(2)).
+*/
+static int sock_recvmsg(lua_State *L) {
+  lsock_Op op;
+  size_t size;
+  lsock_op(L, &op, "recvmsg", step_recvmsg, LSOCK_RD);
+  op.len = lsock_checksize(L, 2);
+  size = check_control(L, 3);
+  lsock_optflags(L, 4, &op, LSOCK_RECEIVE_NOW);
+  give_control(L, new_msg(L, &op, 0), size);
+  clear_room(L, &op);
+  return lsock_run(L, &op);
+}
+
+static void check_list(lua_State *L, int arg, size_t *count) {
+  luaL_checktype(L, arg, LUA_TTABLE);
+  *count = lua_rawlen(L, arg);
+  luaL_argcheck(L, *count <= 65536, arg, "too many buffers");
+}
+
+/* s:recvmsg_into(buffers [, ancbufsize [, flags]]) -> count, ancillary data, flags, address; fills one after the other */
+static int sock_recvmsg_into(lua_State *L) {
+  lsock_Op op;
+  size_t count, i, size;
+  Msg *m;
+  lsock_op(L, &op, "recvmsg_into", step_recvmsg, LSOCK_RD);
+  check_list(L, 2, &count);
+  size = check_control(L, 3);
+  lsock_optflags(L, 4, &op, LSOCK_RECEIVE_NOW);
+  op.state = LSOCK_COUNT;
+  m = new_msg(L, &op, count);
+  lua_createtable(L, (int)count, 0); /* keeps the buffers while this waits */
+  for (i = 0; i < count; i++) {
+    lua_rawgeti(L, 2, (lua_Integer)i + 1);
+    m->iov[i].iov_base = lsock_tobuffer(L, -1, &m->iov[i].iov_len);
+    if (!m->iov[i].iov_base)
+      luaL_argerror(L, 2, lua_pushfstring(L, "item %d is a %s, not a buffer", (int)i + 1, luaL_typename(L, -1)));
+    op.len += m->iov[i].iov_len;
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  give_control(L, m, size);
+  return lsock_run(L, &op);
+}
+
+/*
+** socket.recv_fds(sock, bufsize, maxfds [, flags]) -> bytes, list of descriptors, flags, address
+** The descriptors are the caller's to close; they are not inherited by child programs.
+*/
+static int mod_recv_fds(lua_State *L) {
+  lsock_Op op;
+  lua_Integer max;
+  Msg *m;
+  lsock_op(L, &op, "recv_fds", step_recvmsg, LSOCK_RD);
+  op.len = lsock_checksize(L, 2);
+  max = luaL_checkinteger(L, 3);
+  luaL_argcheck(L, max >= 0 && max <= 65536, 3, "maxfds must be 0-65536");
+  lsock_optflags(L, 4, &op, LSOCK_RECEIVE_NOW);
+  m = new_msg(L, &op, 0);
+  m->fds = 1;
+  give_control(L, m, max ? CMSG_LEN((size_t)max * sizeof(int)) : 0);
+  clear_room(L, &op);
+  return lsock_run(L, &op);
+}
+
+/* ---------------------------------------------------------------- sending */
+
+/* A descriptor from an integer, a socket, or a Lua file, on top of the stack. */
+static int check_descriptor(lua_State *L, int arg, int i) {
+  const lsock_Sock *s;
+  luaL_Stream *f;
+  if (lua_isinteger(L, -1)) {
+    lua_Integer v = lua_tointeger(L, -1);
+    if (v >= 0 && v <= INT_MAX) return (int)v;
+  } else if ((s = lsock_tosock(L, -1, lsock_core(L))) != NULL) {
+    if (s->fd != LSOCK_NOFD) return s->fd;
+  } else if ((f = luaL_testudata(L, -1, LUA_FILEHANDLE)) != NULL && f->closef && f->f) {
+    fflush(f->f);
+    return fileno(f->f);
+  }
+  luaL_argerror(L, arg, lua_pushfstring(L, "item %d is no open descriptor, socket or file", i));
+  return -1;
+}
+
+/* Writes the numbers of what is to be passed into the control buffer: what was closed meanwhile must not be sent. */
+static void put_descriptors(lua_State *L, const Msg *m) {
+  int i;
+  for (i = 0; i < m->fds; i++) {
+    int fd;
+    lua_rawgeti(L, m->fds_at, i + 1);
+    fd = check_descriptor(L, 3, i + 1);
+    memcpy(CONTROL_BYTES(m->control) + CMSG_LEN(0) + (size_t)i * sizeof fd, &fd, sizeof fd);
+    lua_pop(L, 1);
+  }
+}
+
+static int step_sendmsg(lua_State *L, lsock_Op *op) {
+  Msg *m = lua_touserdata(L, op->slot);
+  struct msghdr h;
+  ssize_t n;
+  if (op->address) {
+    int r = lsock_step_address(L, op);
+    if (r < 0) return r;
+  }
+  attach(m->control, &h, m->control ? m->control->size : 0);
+  if (op->address) {
+    h.msg_name = &op->addr.u;
+    h.msg_namelen = op->addr.len;
+  }
+  h.msg_iov = m->iov;
+  h.msg_iovlen = m->count;
+  put_descriptors(L, m);
+  n = sendmsg(op->s->fd, &h, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
+  if (n < 0) {
+    int r = lsock_again(op, LSOCK_WRITE);
+    /* as in sendto: poll(2) knows nothing of that queue */
+    if (r == LSOCK_WRITE && op->address && op->s->family == AF_UNIX && op->timeout != 0)
+      return lsock_pause(L, op, LSOCK_RETRY);
+    return r;
+  }
+  lua_pushinteger(L, (lua_Integer)n);
+  return 1;
+}
+
+/* The pieces to send: the bytes at `arg`, or a list of such. */
+static Msg *check_pieces(lua_State *L, lsock_Op *op, int arg) {
+  size_t count, i;
+  Msg *m;
+  if (lua_type(L, arg) != LUA_TTABLE) {
+    m = new_msg(L, op, 1);
+    m->iov[0].iov_base = (void *)(uintptr_t)lsock_checkbytes(L, arg, &m->iov[0].iov_len);
+    return m;
+  }
+  check_list(L, arg, &count);
+  m = new_msg(L, op, count);
+  lua_createtable(L, (int)count, 0); /* keeps the pieces while this waits */
+  for (i = 0; i < count; i++) {
+    lua_rawgeti(L, arg, (lua_Integer)i + 1);
+    m->iov[i].iov_base = (void *)(uintptr_t)lsock_tobytes(L, -1, &m->iov[i].iov_len);
+    if (!m->iov[i].iov_base)
+      luaL_argerror(L, arg, lua_pushfstring(L, "item %d is a %s, not bytes", (int)i + 1, luaL_typename(L, -1)));
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return m;
+}
+
+/* Room for one control message of `len` bytes at *at; pointer to its data. */
+static unsigned char *put_header(Control *c, size_t *at, int level, int type, size_t len) {
+  struct cmsghdr *h = (struct cmsghdr *)(void *)(CONTROL_BYTES(c) + *at);
+  h->cmsg_level = level;
+  h->cmsg_type = type;
+  h->cmsg_len = CMSG_LEN(len);
+  *at += CMSG_SPACE(len);
+  return CMSG_DATA(h);
+}
+
+static int item_int(lua_State *L, int arg, int item, int field) {
+  int ok;
+  lua_Integer v;
+  lsock_getitem(L, item, field + 1, item_fields[field]);
+  v = lua_tointegerx(L, -1, &ok);
+  if (!ok || v < INT_MIN || v > INT_MAX)
+    luaL_argerror(L, arg, lua_pushfstring(L, "%s of an item must be an integer", item_fields[field]));
+  lua_pop(L, 1);
+  return (int)v;
+}
+
+/* Pushes item i of the list; its stack index. */
+static int push_item(lua_State *L, int arg, lua_Integer i) {
+  if (lua_rawgeti(L, arg, i) != LUA_TTABLE)
+    luaL_argerror(L, arg, lua_pushfstring(L, "item %d must be a table {level, type, data}", (int)i));
+  return lua_gettop(L);
+}
+
+/* Bytes of the item on top; pushes them. */
+static const char *item_data(lua_State *L, int arg, int item, size_t *len) {
+  const char *p = lsock_getitem(L, item, 3, "data") == LUA_TNUMBER ? NULL : lsock_tobytes(L, -1, len);
+  if (!p) luaL_argerror(L, arg, "data of an item must be bytes");
+  return p;
+}
+
+static void check_items(lua_State *L, Msg *m, int arg) {
+  size_t n, size = 0, at = 0, len;
+  lua_Integer i;
+  if (lua_isnoneornil(L, arg)) return;
+  luaL_checktype(L, arg, LUA_TTABLE);
+  n = lua_rawlen(L, arg);
+  if (n == 0) return;
+  for (i = 1; (size_t)i <= n; i++) {
+    item_data(L, arg, push_item(L, arg, i), &len);
+    luaL_argcheck(L, len <= (size_t)CONTROL_MAX && size + CMSG_SPACE(len) <= (size_t)CONTROL_MAX, arg,
+                  "too much ancillary data");
+    size += CMSG_SPACE(len);
+    lua_pop(L, 2);
+  }
+  m->control = new_control(L, size);
+  for (i = 1; (size_t)i <= n; i++) {
+    int item = push_item(L, arg, i), level = item_int(L, arg, item, 0), type = item_int(L, arg, item, 1);
+    const char *data = item_data(L, arg, item, &len);
+    /* memory was allocated since: a finalizer may have changed the list */
+    luaL_argcheck(L, len <= size && CMSG_SPACE(len) <= size - at, arg, "ancillary data changes");
+    memcpy(put_header(m->control, &at, level, type, len), data, len);
+    lua_pop(L, 2);
+  }
+}
+
+static void opt_address(lua_State *L, lsock_Op *op, int arg) {
+  const char *host;
+  if (lua_isnoneornil(L, arg)) return;
+  op->address = arg;
+  host = lsock_getaddr(L, arg, op->s->family, op->s->proto, &op->addr);
+  if (host) {
+    int slot = op->slot; /* the lookup's handle has a place of its own */
+    lsock_lookup(L, op, host);
+    op->slot = slot;
+  }
+}
+
+/*
+** s:sendmsg(buffers [, ancdata [, flags [, address]]]) -> count of bytes sent
+** buffers: bytes or a list of bytes, sent as one message; ancdata: list of {level, type, data} (sendmsg(2)).
+*/
+static int sock_sendmsg(lua_State *L) {
+  lsock_Op op;
+  lsock_op(L, &op, "sendmsg", step_sendmsg, LSOCK_WR);
+  lua_settop(L, 5);
+  check_items(L, check_pieces(L, &op, 2), 3);
+  lsock_optflags(L, 4, &op, LSOCK_SEND_NOW);
+  opt_address(L, &op, 5);
+  return lsock_run(L, &op);
+}
+
+/*
+** socket.send_fds(sock, buffers, fds [, flags [, address]]) -> count of bytes sent
+** fds: list of descriptors, sockets or Lua files. At least one byte must go with them on a stream.
+*/
+static int mod_send_fds(lua_State *L) {
+  lsock_Op op;
+  Msg *m;
+  size_t n, i, at = 0;
+  lsock_op(L, &op, "send_fds", step_sendmsg, LSOCK_WR);
+  lua_settop(L, 5);
+  m = check_pieces(L, &op, 2);
+  luaL_checktype(L, 3, LUA_TTABLE);
+  n = lua_rawlen(L, 3);
+  luaL_argcheck(L, n <= 65536, 3, "too many descriptors");
+  if (n > 0) {
+    m->control = new_control(L, CMSG_SPACE(n * sizeof(int)));
+    put_header(m->control, &at, SOL_SOCKET, SCM_RIGHTS, n * sizeof(int));
+    lua_createtable(L, (int)n, 0); /* none of them is collected while this waits */
+    m->fds_at = lua_gettop(L);
+    for (i = 1; i <= n; i++) {
+      lua_rawgeti(L, 3, (lua_Integer)i);
+      lua_rawseti(L, -2, (lua_Integer)i);
+    }
+    m->fds = (int)n;
+    put_descriptors(L, m);
+  }
+  lsock_optflags(L, 4, &op, LSOCK_SEND_NOW);
+  opt_address(L, &op, 5);
+  return lsock_run(L, &op);
+}
+
+#if defined(ALG_SET_OP) && defined(SOL_ALG)
+
+/* Option `name` of the table at 3, an unsigned 32-bit integer; 0 if absent. */
+static int alg_int(lua_State *L, const char *name, uint32_t *value) {
+  int ok;
+  lua_Integer v;
+  if (lua_getfield(L, 3, name) == LUA_TNIL) {
+    lua_pop(L, 1);
+    return 0;
+  }
+  v = lua_tointegerx(L, -1, &ok);
+  if (!ok || v < 0 || v > UINT32_MAX) luaL_argerror(L, 3, lua_pushfstring(L, "%s must be 0-4294967295", name));
+  *value = (uint32_t)v;
+  lua_pop(L, 1);
+  return 1;
+}
+
+/*
+** s:sendmsg_afalg(buffers, {op = ALG_OP_..., iv = bytes, assoclen =, flags =}) -> count of bytes sent
+** For AF_ALG operation sockets (Linux's kernel crypto interface).
+*/
+static int sock_sendmsg_afalg(lua_State *L) {
+  static const char *const keys[] = {"op", "iv", "assoclen", "flags", NULL};
+  lsock_Op op;
+  Msg *m;
+  uint32_t operation = 0, assoc = 0, ivlen;
+  size_t len = 0, at = 0, size = CMSG_SPACE(sizeof operation);
+  const char *iv = NULL;
+  int has_assoc;
+  lsock_op(L, &op, "sendmsg_afalg", step_sendmsg, LSOCK_WR);
+  luaL_checktype(L, 3, LUA_TTABLE);
+  lua_settop(L, 3);
+  lsock_checkkeys(L, 3, keys);
+  if (!alg_int(L, "op", &operation)) luaL_argerror(L, 3, "option 'op' is missing");
+  has_assoc = alg_int(L, "assoclen", &assoc);
+  if (has_assoc) size += CMSG_SPACE(sizeof assoc);
+  if (lua_getfield(L, 3, "iv") != LUA_TNIL) {
+    iv = lsock_tobytes(L, -1, &len);
+    luaL_argcheck(L, iv, 3, "iv must be bytes");
+    luaL_argcheck(L, len <= 4096, 3, "iv is longer than 4096 bytes");
+    size += CMSG_SPACE(sizeof ivlen + len);
+  }
+  if (lua_getfield(L, 3, "flags") != LUA_TNIL && !lua_isinteger(L, -1)) luaL_argerror(L, 3, "flags must be an integer");
+  lsock_optflags(L, -1, &op, LSOCK_SEND_NOW);
+  m = check_pieces(L, &op, 2);
+  m->control = new_control(L, size);
+  memcpy(put_header(m->control, &at, SOL_ALG, ALG_SET_OP, sizeof operation), &operation, sizeof operation);
+  if (iv) {
+    unsigned char *p = put_header(m->control, &at, SOL_ALG, ALG_SET_IV, sizeof ivlen + len);
+    ivlen = (uint32_t)len;
+    memcpy(p, &ivlen, sizeof ivlen);
+    memcpy(p + sizeof ivlen, iv, len);
+  }
+  if (has_assoc)
+    memcpy(put_header(m->control, &at, SOL_ALG, ALG_SET_AEAD_ASSOCLEN, sizeof assoc), &assoc, sizeof assoc);
+  return lsock_run(L, &op);
+}
+
+#endif
+
+/* ---------------------------------------------------------------- sizes */
+
+static size_t check_data_length(lua_State *L) {
+  lua_Integer n = luaL_checkinteger(L, 1);
+  luaL_argcheck(L, n >= 0 && n <= INT_MAX - 64, 1, "length is negative or too large");
+  return (size_t)n;
+}
+
+/* socket.CMSG_LEN(n) -> ancbufsize for one item of n bytes, without padding (cmsg(3)) */
+static int mod_cmsg_len(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)CMSG_LEN(check_data_length(L)));
+  return 1;
+}
+
+/* socket.CMSG_SPACE(n) -> the same with padding: sum it for several items */
+static int mod_cmsg_space(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)CMSG_SPACE(check_data_length(L)));
+  return 1;
+}
+
+/* ---------------------------------------------------------------- opening */
+
+const lsock_Reg lsock_msg_methods[] = {{"recvmsg", sock_recvmsg, 1},
+                                       {"recvmsg_into", sock_recvmsg_into, 1},
+                                       {"sendmsg", sock_sendmsg, 1},
+#if defined(ALG_SET_OP) && defined(SOL_ALG)
+                                       {"sendmsg_afalg", sock_sendmsg_afalg, 1},
+#endif
+                                       {NULL, NULL, 0}};
+
+static const lsock_Reg msg_functions[] = {{"CMSG_LEN", mod_cmsg_len, 0},
+                                          {"CMSG_SPACE", mod_cmsg_space, 0},
+                                          {"recv_fds", mod_recv_fds, 1},
+                                          {"send_fds", mod_send_fds, 1},
+                                          {NULL, NULL, 0}};
+
+static const lsock_Reg control_meta[] = {{"__gc", control_gc, 0}, {NULL, NULL, 0}};
+static const lsock_Reg rights_meta[] = {{"__index", rights_index, 0}, {"__len", rights_len, 0}, {NULL, NULL, 0}};
+
+static void new_meta(lua_State *L, int core, const char *name, const lsock_Reg *regs, int uv) {
+  lua_createtable(L, 0, 4);
+  lua_pushstring(L, name);
+  lua_setfield(L, -2, "__name");
+  lua_pushboolean(L, 0);
+  lua_setfield(L, -2, "__metatable");
+  lsock_register(L, core, regs);
+  lua_setiuservalue(L, core, uv);
+}
+
+void lsock_open_msg(lua_State *L, int core) {
+  lsock_register(L, core, msg_functions);
+  new_meta(L, core, "socket control buffer", control_meta, LSOCK_UV_CONTROL);
+  new_meta(L, core, "socket descriptors", rights_meta, LSOCK_UV_RIGHTS);
+}

@@ -1,0 +1,178 @@
+/*
+** lsocket_sendfile.c: sending files: by sendfile(2) where the system has it, else by reading and sending.
+*/
+#include "lsocket_int.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define PIECE 65536            /* read and sent at once */
+#define MOST ((size_t)1 << 30) /* asked of the kernel at once */
+
+typedef enum Way { BY_KERNEL, BY_POSITION, BY_STREAM } Way;
+
+/* A userdata at op->slot. */
+typedef struct Source {
+  FILE *stream; /* a Lua file's, or NULL for a path */
+  int file;
+  Way way;
+  int64_t at;   /* where the next bytes are read */
+  int64_t left; /* bytes still wanted; < 0: all */
+  int64_t sent;
+  size_t from, to; /* of `piece`: read but not sent */
+  char *piece;     /* PIECE bytes, once needed */
+} Source;
+
+static size_t wanted(const Source *f, size_t most) {
+  return f->left >= 0 && (uint64_t)f->left < most ? (size_t)f->left : most;
+}
+
+static void sent(Source *f, size_t n) {
+  f->sent += (int64_t)n;
+  f->at += (int64_t)n;
+  if (f->left >= 0) f->left -= (int64_t)n;
+}
+
+/* One system call: 1 when more is to come, 0 at the end, < 0 as a step. */
+static int by_kernel(lsock_Op *op, Source *f) {
+  ssize_t n = lsock_plat_sendfile(op->s->fd, f->file, f->at, wanted(f, MOST));
+  if (n < 0 && errno == ENOSYS) {
+    f->way = BY_POSITION;
+    return 1;
+  }
+  if (n < 0) return lsock_again(op, LSOCK_WRITE);
+  sent(f, (size_t)n);
+  return n > 0;
+}
+
+static int read_piece(lua_State *L, lsock_Op *op, Source *f) {
+  ssize_t n;
+  (void)L;
+  if (f->way == BY_STREAM) {
+    n = (ssize_t)fread(f->piece, 1, wanted(f, PIECE), f->stream);
+    if (n == 0 && ferror(f->stream)) n = -1;
+  } else
+    n = lsock_plat_readat(f->file, f->piece, wanted(f, PIECE), f->at);
+  if (n < 0) {
+    op->err = errno;
+    return errno == EINTR ? LSOCK_INTR : LSOCK_FAIL;
+  }
+  f->from = 0;
+  f->to = (size_t)n;
+  return n > 0;
+}
+
+static int by_copy(lua_State *L, lsock_Op *op, Source *f) {
+  ssize_t n;
+  if (f->from == f->to) {
+    int r = read_piece(L, op, f);
+    if (r <= 0) return r;
+  }
+  n = send(op->s->fd, f->piece + f->from, f->to - f->from, LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
+  if (n < 0) return lsock_again(op, LSOCK_WRITE);
+  f->from += (size_t)n;
+  sent(f, (size_t)n);
+  return 1;
+}
+
+/* Was the Lua file, at stack index 2, closed while this waited? */
+static int file_closed(lua_State *L, const Source *f) {
+  return f->stream && !((luaL_Stream *)lua_touserdata(L, 2))->closef;
+}
+
+/* The Lua file's position is after what was sent. */
+static void set_position(lua_State *L, Source *f) {
+  if (f->stream && f->way != BY_STREAM && !file_closed(L, f)) (void)fseeko(f->stream, (off_t)f->at, SEEK_SET);
+}
+
+static int step_sendfile(lua_State *L, lsock_Op *op) {
+  Source *f = lua_touserdata(L, op->slot);
+  if (op->nowait) lsock_mode(op->s, 1);
+  while (f->left != 0) {
+    int r;
+    if (f->way != BY_KERNEL && !f->piece) {
+      luaL_checkstack(L, 4, "sendfile");
+      f->piece = lua_newuserdatauv(L, PIECE, 0);
+    }
+    if (file_closed(L, f)) {
+      op->err = EBADF;
+      op->msg = "file is closed";
+      return LSOCK_FAIL;
+    }
+    r = f->way == BY_KERNEL ? by_kernel(op, f) : by_copy(L, op, f);
+    if (r < 0) return r;
+    if (r == 0) break;
+    if (op->coop && f->left != 0 && f->way == BY_KERNEL) return LSOCK_WRITE; /* others have their turn */
+  }
+  set_position(L, f);
+  lua_pushinteger(L, (lua_Integer)f->sent);
+  return 1;
+}
+
+/* e.sent */
+static int note_sent(lua_State *L, lsock_Op *op) {
+  Source *f = lua_touserdata(L, op->slot);
+  set_position(L, f);
+  lua_createtable(L, 0, 1);
+  lua_pushinteger(L, (lua_Integer)f->sent);
+  lua_setfield(L, -2, "sent");
+  op->extra = lua_gettop(L);
+  return -1;
+}
+
+/* Opens the path at 2, closed again when the operation ends; 0, or an errno. */
+static int open_path(lua_State *L, lsock_Core *core, Source *f) {
+  lsock_Sock *holder = lsock_newsock(L, core); /* any descriptor may lie in a socket object */
+  holder->internal = 1;
+  holder->shared = 1;
+  holder->timeout = -1;
+  f->file = lsock_plat_openfile(lsock_checkname(L, 2));
+  if (f->file < 0 && lsock_reclaim(L)) f->file = lsock_plat_openfile(lua_tostring(L, 2));
+  if (f->file < 0) return errno;
+  lsock_open(holder, f->file, AF_UNSPEC, 0, 0);
+  lua_toclose(L, -1);
+  return 0;
+}
+
+/*
+** s:sendfile(file [, offset [, count]]) -> count of bytes sent. file: a Lua file or a path; from byte `offset` (default 0)
+** up to the end or `count` bytes. A file without positions (io.popen) is read on from where it is. The socket must be a
+** stream. As in Python the file's position is afterwards, also after an error, behind the last byte sent.
+*/
+static int sock_sendfile(lua_State *L) {
+  lsock_Op op;
+  Source *f;
+  luaL_Stream *lf;
+  lua_Integer offset = luaL_optinteger(L, 3, 0), count = luaL_optinteger(L, 4, -1);
+  lsock_op(L, &op, "sendfile", step_sendfile, LSOCK_MODAL);
+  luaL_argcheck(L, offset >= 0, 3, "offset must not be negative");
+  luaL_argcheck(L, count >= 0 || lua_isnoneornil(L, 4), 4, "count must not be negative");
+  luaL_argcheck(L, op.s->type == SOCK_STREAM, 1, "a stream socket is needed");
+  lua_settop(L, 4);
+  f = lua_newuserdatauv(L, sizeof *f, 0);
+  memset(f, 0, sizeof *f);
+  op.slot = lua_gettop(L);
+  op.partial = note_sent;
+  f->at = offset;
+  f->left = count;
+  lf = luaL_testudata(L, 2, LUA_FILEHANDLE);
+  if (lf) {
+    luaL_argcheck(L, lf->closef && lf->f, 2, "file is closed");
+    f->stream = lf->f;
+    f->file = fileno(lf->f);
+    fflush(lf->f);
+  } else {
+    int err;
+    if (lua_type(L, 2) != LUA_TSTRING) luaL_typeerror(L, 2, "file or path");
+    err = lsock_isclosed(op.s) ? 0 : open_path(L, op.core, f);
+    if (err) return lsock_failno(L, err, "sendfile");
+  }
+  if (lsock_plat_filesize(f->file) < 0) {
+    luaL_argcheck(L, offset == 0, 3, "this file has no positions");
+    luaL_argcheck(L, f->stream, 2, "not a regular file");
+    f->way = BY_STREAM;
+  }
+  return lsock_run(L, &op);
+}
+
+const lsock_Reg lsock_sendfile_methods[] = {{"sendfile", sock_sendfile, 1}, {NULL, NULL, 0}};
