@@ -110,6 +110,12 @@ int lsock_plat_set_inheritable(lsock_fd fd, int on) {
   return set_flag(fd, F_GETFD, F_SETFD, FD_CLOEXEC, !on);
 }
 
+/* Where time_t has 32 bits, 68 years are as long as it gets. */
+static time_t seconds(int64_t ns) {
+  int64_t s = ns / NS_PER_S;
+  return (time_t)(s > INT32_MAX ? INT32_MAX : s);
+}
+
 int64_t lsock_plat_now(void) {
   struct timespec ts;
   clock_gettime(CLOCK_MONOTONIC, &ts);
@@ -126,7 +132,7 @@ int lsock_plat_poll(lsock_fd fd, short events, int64_t ns) {
   {
     struct timespec ts;
     if (ns >= 0) {
-      ts.tv_sec = (time_t)(ns / NS_PER_S);
+      ts.tv_sec = seconds(ns);
       ts.tv_nsec = (long)(ns % NS_PER_S);
     }
     r = ppoll(&p, 1, ns < 0 ? NULL : &ts, NULL);
@@ -168,7 +174,7 @@ int lsock_plat_group_add(lsock_fd group, lsock_fd fd) {
 
 int lsock_plat_kernel_timeout(lsock_fd fd, int sending, int64_t ns) {
   struct timeval tv;
-  tv.tv_sec = (time_t)(ns / NS_PER_S);
+  tv.tv_sec = seconds(ns);
   tv.tv_usec = (suseconds_t)(ns % NS_PER_S / 1000);
   return setsockopt(fd, SOL_SOCKET, sending ? SO_SNDTIMEO : SO_RCVTIMEO, &tv, sizeof tv);
 }
