@@ -311,15 +311,25 @@ static int look(lua_State *L, lsock_Op *op, Race *r) {
     int err;
     if (!s || lsock_plat_poll(s->fd, POLLOUT, 0) <= 0) continue;
     err = socket_error(s->fd);
-    if (err)
+    if (err) {
       lost(L, op, r, i, err);
-    else {
+      r->when = 0; /* RFC 8305, section 5: the next one at once */
+    } else {
       r->try[i].s = NULL;
       lua_rawgeti(L, r->sockets, i + 1);
       return 1;
     }
   }
   return 0;
+}
+
+/* e.errors */
+static int give_errors(lua_State *L, lsock_Op *op, const Race *r) {
+  lua_createtable(L, 0, 1);
+  lua_pushvalue(L, r->errors);
+  lua_setfield(L, -2, "errors");
+  op->extra = lua_gettop(L);
+  return -1;
 }
 
 /* Closes what is still under way, and puts the errors into the error object. */
@@ -330,11 +340,7 @@ static int race_over(lua_State *L, lsock_Op *op) {
   r = race_of(L, op);
   for (i = 0; i < r->next; i++)
     if (r->try[i].s) lost(L, op, r, i, op->err);
-  lua_createtable(L, 0, 1);
-  lua_pushvalue(L, r->errors);
-  lua_setfield(L, -2, "errors");
-  op->extra = lua_gettop(L);
-  return -1;
+  return give_errors(L, op, r);
 }
 
 static void open_group(lua_State *L, lsock_Op *op, Race *r) {
@@ -364,11 +370,7 @@ static int single_over(lua_State *L, lsock_Op *op) {
   r->pending = 0;
   r->try[0].s = NULL;
   lost(L, op, r, 0, op->err);
-  lua_createtable(L, 0, 1);
-  lua_pushvalue(L, r->errors);
-  lua_setfield(L, -2, "errors");
-  op->extra = lua_gettop(L);
-  return -1;
+  return give_errors(L, op, r);
 }
 
 static int single(lua_State *L, lsock_Op *op, Race *r) {

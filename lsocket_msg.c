@@ -303,9 +303,10 @@ static int sock_recvmsg_into(lua_State *L) {
   m = new_msg(L, &op, count);
   lua_createtable(L, (int)count, 0); /* keeps the buffers while this waits */
   for (i = 0; i < count; i++) {
-    if (lua_rawgeti(L, 2, (lua_Integer)i + 1) != LUA_TUSERDATA)
-      luaL_argerror(L, 2, lua_pushfstring(L, "item %d is no socket buffer", (int)i + 1));
-    m->iov[i].iov_base = lsock_checkbuffer(L, -1, &m->iov[i].iov_len);
+    lua_rawgeti(L, 2, (lua_Integer)i + 1);
+    m->iov[i].iov_base = lsock_tobuffer(L, -1, &m->iov[i].iov_len);
+    if (!m->iov[i].iov_base)
+      luaL_argerror(L, 2, lua_pushfstring(L, "item %d is a %s, not a buffer", (int)i + 1, luaL_typename(L, -1)));
     op.len += m->iov[i].iov_len;
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
@@ -355,7 +356,7 @@ static int check_descriptor(lua_State *L, int arg, int i) {
 /* Writes the numbers of what is to be passed into the control buffer: what was closed meanwhile must not be sent. */
 static void put_descriptors(lua_State *L, const Msg *m) {
   int i;
-  for (i = 0; i < m->fds; i++) {
+  for (i = 0; m->control && i < m->fds; i++) {
     int fd;
     lua_rawgeti(L, m->fds_at, i + 1);
     fd = check_descriptor(L, 3, i + 1);
@@ -383,7 +384,7 @@ static int step_sendmsg(lua_State *L, lsock_Op *op) {
   n = sendmsg(op->s->fd, &h, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
   if (n < 0) {
     int r = lsock_again(op, LSOCK_WRITE);
-    /* as in sendto: poll(2) knows nothing of the queue of another Unix socket */
+    /* as in sendto: poll(2) knows nothing of that queue */
     if (r == LSOCK_WRITE && op->address && op->s->family == AF_UNIX && op->timeout != 0)
       return lsock_pause(L, op, LSOCK_RETRY);
     return r;
@@ -405,10 +406,10 @@ static Msg *check_pieces(lua_State *L, lsock_Op *op, int arg) {
   m = new_msg(L, op, count);
   lua_createtable(L, (int)count, 0); /* keeps the pieces while this waits */
   for (i = 0; i < count; i++) {
-    int t = lua_rawgeti(L, arg, (lua_Integer)i + 1);
-    if (t != LUA_TSTRING && t != LUA_TNUMBER && t != LUA_TUSERDATA)
+    lua_rawgeti(L, arg, (lua_Integer)i + 1);
+    m->iov[i].iov_base = (void *)(uintptr_t)lsock_tobytes(L, -1, &m->iov[i].iov_len);
+    if (!m->iov[i].iov_base)
       luaL_argerror(L, arg, lua_pushfstring(L, "item %d is a %s, not bytes", (int)i + 1, luaL_typename(L, -1)));
-    m->iov[i].iov_base = (void *)(uintptr_t)lsock_checkbytes(L, -1, &m->iov[i].iov_len);
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
   return m;
@@ -435,35 +436,40 @@ static int item_int(lua_State *L, int arg, int item, int field) {
   return (int)v;
 }
 
-/* Bytes of item i of the list at `arg`; pushes the item and them. */
-static const char *item_data(lua_State *L, int arg, size_t i, size_t *len) {
-  int t = lua_rawgeti(L, arg, (lua_Integer)i);
-  if (t != LUA_TTABLE)
+/* Pushes item i of the list; its stack index. */
+static int push_item(lua_State *L, int arg, lua_Integer i) {
+  if (lua_rawgeti(L, arg, i) != LUA_TTABLE)
     luaL_argerror(L, arg, lua_pushfstring(L, "item %d must be a table {level, type, data}", (int)i));
-  t = lsock_getitem(L, lua_gettop(L), 3, "data");
-  if (t != LUA_TSTRING && t != LUA_TUSERDATA) luaL_argerror(L, arg, "data of an item must be bytes");
-  return lsock_checkbytes(L, -1, len);
+  return lua_gettop(L);
+}
+
+/* Bytes of the item on top; pushes them. */
+static const char *item_data(lua_State *L, int arg, int item, size_t *len) {
+  const char *p = lsock_getitem(L, item, 3, "data") == LUA_TNUMBER ? NULL : lsock_tobytes(L, -1, len);
+  if (!p) luaL_argerror(L, arg, "data of an item must be bytes");
+  return p;
 }
 
 static void check_items(lua_State *L, Msg *m, int arg) {
-  size_t i, n, size = 0, at = 0, len;
+  size_t n, size = 0, at = 0, len = 0;
+  lua_Integer i;
   if (lua_isnoneornil(L, arg)) return;
   luaL_checktype(L, arg, LUA_TTABLE);
   n = lua_rawlen(L, arg);
   if (n == 0) return;
-  for (i = 1; i <= n; i++) {
-    item_data(L, arg, i, &len);
-    luaL_argcheck(L, len <= (size_t)CONTROL_MAX && size <= (size_t)CONTROL_MAX, arg, "too much ancillary data");
+  for (i = 1; (size_t)i <= n; i++) {
+    item_data(L, arg, push_item(L, arg, i), &len);
+    luaL_argcheck(L, len <= (size_t)CONTROL_MAX && size + CMSG_SPACE(len) <= (size_t)CONTROL_MAX, arg,
+                  "too much ancillary data");
     size += CMSG_SPACE(len);
     lua_pop(L, 2);
   }
   m->control = new_control(L, size);
-  for (i = 1; i <= n; i++) {
-    const char *data = item_data(L, arg, i, &len);
-    int item = lua_gettop(L) - 1;
-    int level = item_int(L, arg, item, 0), type = item_int(L, arg, item, 1);
-    /* A finalizer that ran since the first look may have changed the list. */
-    luaL_argcheck(L, len <= size && CMSG_SPACE(len) <= size - at, arg, "the list was changed meanwhile");
+  for (i = 1; (size_t)i <= n; i++) {
+    int item = push_item(L, arg, i), level = item_int(L, arg, item, 0), type = item_int(L, arg, item, 1);
+    const char *data = item_data(L, arg, item, &len);
+    /* memory was allocated since: a finalizer may have changed the list */
+    luaL_argcheck(L, len <= size && CMSG_SPACE(len) <= size - at, arg, "ancillary data changes");
     memcpy(put_header(m->control, &at, level, type, len), data, len);
     lua_pop(L, 2);
   }
@@ -563,11 +569,12 @@ static int sock_sendmsg_afalg(lua_State *L) {
   has_assoc = alg_int(L, "assoclen", &assoc);
   if (has_assoc) size += CMSG_SPACE(sizeof assoc);
   if (lua_getfield(L, 3, "iv") != LUA_TNIL) {
-    iv = lsock_checkbytes(L, -1, &len);
+    iv = lsock_tobytes(L, -1, &len);
+    luaL_argcheck(L, iv, 3, "iv must be bytes");
     luaL_argcheck(L, len <= 4096, 3, "iv is longer than 4096 bytes");
     size += CMSG_SPACE(sizeof ivlen + len);
   }
-  lua_getfield(L, 3, "flags");
+  if (lua_getfield(L, 3, "flags") != LUA_TNIL && !lua_isinteger(L, -1)) luaL_argerror(L, 3, "flags must be an integer");
   lsock_optflags(L, -1, &op, LSOCK_SEND_NOW);
   m = check_pieces(L, &op, 2);
   m->control = new_control(L, size);

@@ -267,7 +267,8 @@ void lsock_plat_bound_resolver(int64_t ns) {
 #if defined(__GLIBC__)
   /* resolver(3): _res belongs to the thread; retrans is seconds a try, retry the number of tries. */
   int64_t s = ns / NS_PER_S + 1;
-  if (res_init() < 0 || ns < 0) return; /* also undoes what an earlier lookup of this thread set */
+  _res.retrans = _res.retry = 0; /* res_init keeps what a lookup set before, even one of an ended thread */
+  if (res_init() < 0 || ns < 0) return;
   if (s < _res.retrans) _res.retrans = (int)s;
   if (s < (int64_t)_res.retrans * _res.retry) _res.retry = (int)(s / _res.retrans) + (s % _res.retrans != 0);
 #else
