@@ -283,11 +283,17 @@ void lsock_plat_freehost(lsock_Hostent *h) {
 
 #if defined(__linux__) || defined(__FreeBSD__)
 
-/* The _r calls want a buffer of a size nobody knows: double it while they say ERANGE. */
-static int grow(lsock_Hostent *h) {
+/* The _r calls want a buffer of a size nobody knows: double it while they say ERANGE. No memory: *rc and *herr say so. */
+static int grow(lsock_Hostent *h, int *rc, int *herr) {
   size_t size = h->buf ? h->size * 2 : 1024;
-  char *buf = size > (1u << 20) ? NULL : realloc(h->buf, size);
-  if (!buf) return 0;
+  char *buf;
+  if (*rc != ERANGE) return 0;
+  buf = size > (1u << 20) ? NULL : realloc(h->buf, size);
+  *herr = buf ? 0 : NETDB_INTERNAL;
+  if (!buf) {
+    *rc = ENOMEM;
+    return 0;
+  }
   h->buf = buf;
   h->size = size;
   return 1;
@@ -304,10 +310,7 @@ int lsock_plat_hostbyname(const char *name, lsock_Hostent *h, int *herr) {
   struct hostent *res = NULL;
   int rc = ERANGE;
   h->buf = NULL;
-  while (rc == ERANGE && grow(h)) {
-    *herr = 0;
-    rc = gethostbyname_r(name, &h->ent, h->buf, h->size, &res, herr);
-  }
+  while (grow(h, &rc, herr)) rc = gethostbyname_r(name, &h->ent, h->buf, h->size, &res, herr);
   return host_result(res, rc, herr);
 }
 
@@ -315,10 +318,7 @@ int lsock_plat_hostbyaddr(const void *addr, socklen_t len, int family, lsock_Hos
   struct hostent *res = NULL;
   int rc = ERANGE;
   h->buf = NULL;
-  while (rc == ERANGE && grow(h)) {
-    *herr = 0;
-    rc = gethostbyaddr_r(addr, len, family, &h->ent, h->buf, h->size, &res, herr);
-  }
+  while (grow(h, &rc, herr)) rc = gethostbyaddr_r(addr, len, family, &h->ent, h->buf, h->size, &res, herr);
   return host_result(res, rc, herr);
 }
 
