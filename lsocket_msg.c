@@ -172,7 +172,7 @@ static void push_items(lua_State *L, int control, struct msghdr *h) {
   }
 }
 
-/* Pushes a list of the descriptors in a message, which still have to be taken. */
+/* Pushes a list of the descriptors in a message. */
 static void push_fds(lua_State *L, struct msghdr *h) {
   struct cmsghdr *c;
   lua_Integer k = 0;
@@ -189,13 +189,21 @@ static void push_fds(lua_State *L, struct msghdr *h) {
   }
 }
 
+/* From now on they are the program's: no memory error can lose them any more. */
+static void take_fds(struct msghdr *h) {
+  struct cmsghdr *c;
+  for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c))
+    if (holds_descriptors(c)) memset(CMSG_DATA(c), 0xFF, data_length(c)); /* -1 each: not to be closed */
+}
+
 /* ---------------------------------------------------------------- receiving */
 
 /* What must outlive a wait: a userdata at op->slot. */
 typedef struct Msg {
   Control *control;
   int control_at; /* its stack index */
-  int fds;        /* give descriptors, not items */
+  int fds;        /* receiving: give descriptors, not items; sending: how many to pass ... */
+  int fds_at;     /* ... and the stack index of their list */
   size_t count;   /* of iov; 0: one piece, in lsock_room */
   struct iovec iov[1];
 } Msg;
@@ -241,7 +249,7 @@ static int step_recvmsg(lua_State *L, lsock_Op *op) {
     push_items(L, m->control_at, &h);
   lua_pushinteger(L, h.msg_flags & ~CLOEXEC_FLAG);
   lsock_pushaddr(L, op->s->proto, &op->addr);
-  if (m->fds) m->control->len = 0; /* taken: nothing can fail any more */
+  if (m->fds) take_fds(&h);
   return 4;
 }
 
@@ -330,6 +338,35 @@ static int mod_recv_fds(lua_State *L) {
 
 /* ---------------------------------------------------------------- sending */
 
+/* A descriptor from an integer, a socket, or a Lua file, on top of the stack. */
+static int check_descriptor(lua_State *L, int arg, int i) {
+  const lsock_Sock *s;
+  luaL_Stream *f;
+  if (lua_isinteger(L, -1)) {
+    lua_Integer v = lua_tointeger(L, -1);
+    if (v >= 0 && v <= INT_MAX) return (int)v;
+  } else if ((s = lsock_tosock(L, -1, lsock_core(L))) != NULL) {
+    if (s->fd != LSOCK_NOFD) return s->fd;
+  } else if ((f = luaL_testudata(L, -1, LUA_FILEHANDLE)) != NULL && f->closef && f->f) {
+    fflush(f->f);
+    return fileno(f->f);
+  }
+  luaL_argerror(L, arg, lua_pushfstring(L, "item %d is no open descriptor, socket or file", i));
+  return -1;
+}
+
+/* Writes the numbers of what is to be passed into the control buffer: what was closed meanwhile must not be sent. */
+static void put_descriptors(lua_State *L, const Msg *m) {
+  int i;
+  for (i = 0; m->control && i < m->fds; i++) {
+    int fd;
+    lua_rawgeti(L, m->fds_at, i + 1);
+    fd = check_descriptor(L, 3, i + 1);
+    memcpy(CONTROL_BYTES(m->control) + CMSG_LEN(0) + (size_t)i * sizeof fd, &fd, sizeof fd);
+    lua_pop(L, 1);
+  }
+}
+
 static int step_sendmsg(lua_State *L, lsock_Op *op) {
   Msg *m = lua_touserdata(L, op->slot);
   struct msghdr h;
@@ -345,6 +382,7 @@ static int step_sendmsg(lua_State *L, lsock_Op *op) {
   }
   h.msg_iov = m->iov;
   h.msg_iovlen = m->count;
+  put_descriptors(L, m);
   n = sendmsg(op->s->fd, &h, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
   if (n < 0) {
     int r = lsock_again(op, LSOCK_WRITE);
@@ -485,23 +523,6 @@ static int sock_sendmsg(lua_State *L) {
   return lsock_run(L, &op);
 }
 
-/* A descriptor from an integer, a socket, or a Lua file. */
-static int check_descriptor(lua_State *L, int arg, int i) {
-  const lsock_Sock *s;
-  luaL_Stream *f;
-  if (lua_isinteger(L, -1)) {
-    lua_Integer v = lua_tointeger(L, -1);
-    if (v >= 0 && v <= INT_MAX) return (int)v;
-  } else if ((s = lsock_tosock(L, -1, lsock_core(L))) != NULL) {
-    if (!lsock_isclosed(s)) return s->fd;
-  } else if ((f = luaL_testudata(L, -1, LUA_FILEHANDLE)) != NULL && f->closef && f->f) {
-    fflush(f->f);
-    return fileno(f->f);
-  }
-  luaL_argerror(L, arg, lua_pushfstring(L, "item %d is no open descriptor, socket or file", i));
-  return -1;
-}
-
 /*
 ** socket.send_fds(sock, buffers, fds [, flags [, address]]) -> count of bytes sent
 ** fds: list of descriptors, sockets or Lua files. At least one byte must go with them on a stream.
@@ -517,17 +538,16 @@ static int mod_send_fds(lua_State *L) {
   n = lua_rawlen(L, 3);
   luaL_argcheck(L, n <= 65536, 3, "too many descriptors");
   if (n > 0) {
-    Control *c = new_control(L, CMSG_SPACE(n * sizeof(int)));
-    unsigned char *p = put_header(c, &at, SOL_SOCKET, SCM_RIGHTS, n * sizeof(int));
-    m->control = c;
-    lua_createtable(L, (int)n, 0); /* none of them is collected from here on, nor while this waits */
-    for (i = 0; i < n; i++) {
-      int fd;
-      lua_rawgeti(L, 3, (lua_Integer)i + 1);
-      fd = check_descriptor(L, 3, (int)i + 1);
-      memcpy(p + i * sizeof fd, &fd, sizeof fd);
-      lua_rawseti(L, -2, (lua_Integer)i + 1);
+    m->control = new_control(L, CMSG_SPACE(n * sizeof(int)));
+    put_header(m->control, &at, SOL_SOCKET, SCM_RIGHTS, n * sizeof(int));
+    lua_createtable(L, (int)n, 0); /* none of them is collected while this waits */
+    m->fds_at = lua_gettop(L);
+    for (i = 1; i <= n; i++) {
+      lua_rawgeti(L, 3, (lua_Integer)i);
+      lua_rawseti(L, -2, (lua_Integer)i);
     }
+    m->fds = (int)n;
+    put_descriptors(L, m);
   }
   lsock_optflags(L, 4, &op, LSOCK_SEND_NOW);
   opt_address(L, &op, 5);

@@ -6,7 +6,7 @@ set -eu
 LUA=${LUA:-lua5.4}
 
 # Every need in one place: group, how to see that it is there, Debian package.
-#   cmd:a|b  one of these programs    hdr:f  a C header    lua:m  a module of $LUA
+#   cmd:a|b  one of these programs    hdr:f  a C header    file:f  a file    lua:m  a module of $LUA
 #   dev:     the headers of Lua, through pkg-config unless LUA_CFLAGS is set
 needs='
 build     cmd:${CC:-cc}       gcc
@@ -25,6 +25,9 @@ test      cmd:ip              iproute2
 test      cmd:ps              procps
 test      cmd:strace          strace
 test      cmd:unshare         util-linux
+test      file:/etc/services  netbase
+test      hdr:bluetooth/bluetooth.h libbluetooth-dev
+test      lua:luv             lua-luv
 check     cmd:gcc             gcc
 check     cmd:clang           clang
 check     cmd:clang-tidy      clang-tidy
@@ -55,6 +58,7 @@ present() {
         case $names in *'|'*) names=${names#*|} ;; *) names= ;; esac
       done
       return 1 ;;
+    file:*) [ -e "${1#file:}" ] ;;
     hdr:*)
       [ -e "/usr/include/${1#hdr:}" ] ||
         echo "#include <${1#hdr:}>" | ${CC:-cc} -E - >/dev/null 2>&1 ;;
