@@ -346,7 +346,7 @@ static int check_descriptor(lua_State *L, int arg, int i) {
     lua_Integer v = lua_tointeger(L, -1);
     if (v >= 0 && v <= INT_MAX) return (int)v;
   } else if ((s = lsock_tosock(L, -1, lsock_core(L))) != NULL) {
-    if (s->fd != LSOCK_NOFD) return s->fd;
+    if (!lsock_isclosed(s)) return s->fd;
   } else if ((f = luaL_testudata(L, -1, LUA_FILEHANDLE)) != NULL && f->closef && f->f) {
     fflush(f->f);
     return fileno(f->f);

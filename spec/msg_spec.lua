@@ -946,6 +946,26 @@ describe("in coroutines, while the script changes what it passed,", function()
     assert.equal(before + 2, support.descriptors())
   end)
 
+  it("send_fds does not send what was closed meanwhile, nor what has its number now", function()
+    local before = support.descriptors()
+    local f, s = file_of "closed", socket.socket()
+    local ok, e, others
+    local data = send_late(function(sender)
+      ok, e = pcall(socket.send_fds, sender, {"bytes"}, {f, s})
+      sender:send "end"
+      return 3
+    end, function()
+      s:close()
+      others = {socket.socketpair()}
+    end)
+    assert.equal("end", data)
+    assert.is_false(ok)
+    assert.matches("item 2 is no open descriptor, socket or file", e, 1, true)
+    keep(others[1], others[2])
+    f:close()
+    assert.equal(before + 4, support.descriptors())
+  end)
+
   it("sendmsg passes on the descriptors it was given", function()
     local a, b = keep(socket.socketpair())
     socket.send_fds(a, "x", {file_of "passed on"})
