@@ -194,8 +194,22 @@ int64_t lsock_plat_kernel_slice(int64_t ns) {
 ssize_t lsock_plat_sendfile(lsock_fd to, int file, int64_t at, size_t n) {
 #if defined(__linux__)
   off_t offset = (off_t)at;
-  ssize_t r = sendfile(to, file, &offset, n);
-  if (r < 0 && errno == EINVAL) errno = ENOSYS; /* this file cannot be mapped, or that socket not written to so */
+  sigset_t pipe, old, pending;
+  ssize_t r;
+  int err;
+  sigemptyset(&pending);
+  sigpending(&pending);
+  sigemptyset(&pipe);
+  sigaddset(&pipe, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &pipe, &old); /* sendfile knows no MSG_NOSIGNAL */
+  r = sendfile(to, file, &offset, n);
+  err = errno;
+  if (r != (ssize_t)n && !sigismember(&pending, SIGPIPE)) {
+    const struct timespec now = {0, 0};
+    while (sigtimedwait(&pipe, NULL, &now) < 0 && errno == EINTR) {} /* takes this thread's own back */
+  }
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
+  errno = r < 0 && err == EINVAL ? ENOSYS : err; /* this file cannot be mapped, or that socket not written to so */
   return r;
 #else
   (void)to;
