@@ -51,7 +51,7 @@ static lsock_fd take(lsock_Sock *s) {
   return fd;
 }
 
-static void wake(lua_State *L, int arg, const lsock_Sock *s) {
+void lsock_wake(lua_State *L, int arg, const lsock_Sock *s) {
   if (!s->waiting) return;
   arg = lua_absindex(L, arg);
   lsock_pushcore(L, LSOCK_UV_WAKE);
@@ -66,7 +66,7 @@ int lsock_closesock(lua_State *L, int arg, lsock_Sock *s) {
   int err = 0;
   if (s->fd == LSOCK_NOFD) return 0;
   if (lsock_plat_close(take(s)) < 0) err = errno;
-  wake(L, arg, s);
+  lsock_wake(L, arg, s);
   return err;
 }
 
@@ -271,14 +271,20 @@ static int sock_accept(lua_State *L) {
 
 /* ---------------------------------------------------------------- closing */
 
+/* Closes the socket at index 1, its descriptor only if no file needs it. 0 or an errno. */
+static int close_or_mark(lua_State *L, lsock_Sock *s) {
+  if (s->files == 0) return lsock_closesock(L, 1, s);
+  if (!s->closing) {
+    s->closing = 1;
+    lsock_wake(L, 1, s);
+  }
+  return 0;
+}
+
 /* s:close() -> true; again and again if you like. The descriptor stays open as long as files of makefile's are */
 static int sock_close(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
-  int err = 0;
-  if (s->files > 0)
-    s->closing = 1;
-  else
-    err = lsock_closesock(L, 1, s);
+  int err = close_or_mark(L, s);
   if (err) return lsock_failno(L, err, "close");
   lua_pushboolean(L, 1);
   return 1;
@@ -291,7 +297,7 @@ static int sock_detach(lua_State *L) {
   if (lsock_isclosed(s)) return closed(L, "detach");
   lsock_settimeout(s, s->timeout == 0 ? 0 : -1); /* as a plain descriptor is expected to be */
   take(s);
-  wake(L, 1, s);
+  lsock_wake(L, 1, s);
   lua_pushinteger(L, fd);
   return 1;
 }
@@ -299,10 +305,7 @@ static int sock_detach(lua_State *L) {
 /* __close: the end of a `local s <close>` */
 static int sock_scope(lua_State *L) {
   lsock_Sock *s = lsock_tosock(L, 1, lsock_core(L));
-  if (s && s->files > 0)
-    s->closing = 1;
-  else if (s)
-    lsock_closesock(L, 1, s);
+  if (s) close_or_mark(L, s);
   return 0;
 }
 
