@@ -27,6 +27,10 @@ int lsock_again(lsock_Op *op, int want) {
   return LSOCK_FAIL;
 }
 
+int lsock_further(const lsock_Op *op, int want) {
+  return op->coop || op->timeout > 0 ? want : LSOCK_INTR;
+}
+
 /* ---------------------------------------------------------------- pending hooks */
 
 static int nothing(lua_State *L) {
@@ -117,7 +121,8 @@ static int64_t remaining(const lsock_Op *op) {
 
 /* Was a socket that the operation needs closed by somebody else meanwhile? */
 static int canceled(lsock_Op *op) {
-  if ((!op->w || (op->w->fd == op->wfd && op->wfd != LSOCK_NOFD)) && (!op->s || op->s->fd == op->fd)) return 0;
+  int closed = op->s && (op->s->fd != op->fd || (op->s->closing && !op->file));
+  if (!closed && (!op->w || (op->w->fd == op->wfd && op->wfd != LSOCK_NOFD))) return 0;
   op->err = ECANCELED;
   op->msg = "socket was closed while waiting";
   return 1;
