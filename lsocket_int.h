@@ -114,6 +114,9 @@ _Noreturn void lsock_nosock(lua_State *L, int arg);
 /* After errno EMFILE or ENFILE: collects garbage sockets and says that a second try is worth it. */
 int lsock_reclaim(lua_State *L);
 
+/* Tells the wake function, if a coroutine waits on the socket at `arg`, that it should look again. */
+int lsock_wake(lua_State *L, int arg, const lsock_Sock *s);
+
 /* Closes the descriptor and wakes who waits on it. 0 or an errno. The object is at `arg`. */
 int lsock_closesock(lua_State *L, int arg, lsock_Sock *s);
 
@@ -278,6 +281,9 @@ int lsock_go_on(lua_State *L, lsock_Op *op, int outcome);
 
 /* What a failed system call means for an attempt; `want` is LSOCK_READ or LSOCK_WRITE. */
 int lsock_again(lsock_Op *op, int want);
+
+/* Result of an attempt that got further, but not to its end: the deadline, hooks and other coroutines have their turn. */
+int lsock_further(const lsock_Op *op, int want);
 
 /* Gives pending hooks (a Ctrl-C) their turn; may raise. */
 void lsock_turn(lua_State *L);

@@ -516,7 +516,8 @@ static void check_items(lua_State *L, Msg *m, int arg) {
   for (i = 1; (size_t)i <= n; i++) {
     push_item(L, arg, i, &it);
     /* memory was allocated since: a finalizer may have changed the list */
-    luaL_argcheck(L, it.len <= size && CMSG_SPACE(it.len) <= size - at, arg, "ancillary data changes");
+    luaL_argcheck(L, it.len <= size && CMSG_SPACE(it.len) <= size - at && passed_on >= lua_isuserdata(L, -2), arg,
+                  "ancillary data changes");
     memcpy(put_header(m->control, &at, it.level, it.type, it.len), it.data, it.len);
     lua_pop(L, 1);
     if (passed_on)
