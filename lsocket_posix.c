@@ -211,7 +211,7 @@ ssize_t lsock_plat_sendfile(lsock_fd to, int file, int64_t at, size_t n) {
   if (sigismember(&old, SIGPIPE)) kept = sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE);
   r = sendfile(to, file, &offset, n);
   err = errno;
-  if (r < 0 ? err == EPIPE : (size_t)r < n) swallow_sigpipe(&pipe, kept); /* it may come after a part was sent */
+  if (r < 0 ? err == EPIPE : r > 0 && (size_t)r < n) swallow_sigpipe(&pipe, kept); /* raised also after a part */
   pthread_sigmask(SIG_SETMASK, &old, NULL);
   errno = r < 0 && err == EINVAL ? ENOSYS : err; /* this file cannot be mapped, or that socket not written to so */
   return r;

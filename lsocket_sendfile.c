@@ -8,6 +8,7 @@
 
 #define PIECE 65536            /* read and sent at once */
 #define MOST ((size_t)1 << 30) /* asked of the kernel at once */
+#define SHARE 16               /* pieces sent before other coroutines have their turn */
 
 typedef enum Way { BY_KERNEL, BY_POSITION, BY_STREAM } Way;
 
@@ -30,6 +31,7 @@ static int is_open(const luaL_Stream *s) {
 }
 
 static size_t wanted(const Source *f, size_t most) {
+  if (f->size > f->at && (uint64_t)(f->size - f->at) < most) most = (size_t)(f->size - f->at);
   return f->left >= 0 && (uint64_t)f->left < most ? (size_t)f->left : most;
 }
 
@@ -72,9 +74,9 @@ static int send_piece(lsock_Op *op, Source *f) {
   return 1;
 }
 
-/* The Lua file's position is after what was sent. */
+/* The Lua file's position is after what was sent, if anything was. */
 static void set_position(const Source *f) {
-  if (f->lua && f->way != BY_STREAM && is_open(f->lua)) (void)fseeko(f->stream, (off_t)f->at, SEEK_SET);
+  if (f->lua && f->sent > 0 && f->way != BY_STREAM && is_open(f->lua)) (void)fseeko(f->stream, (off_t)f->at, SEEK_SET);
 }
 
 /* Was the Lua file closed meanwhile? */
@@ -88,7 +90,7 @@ static int gone(lsock_Op *op, const Source *f) {
 /* One system call after the other until one must wait, or has sent something while there is more. */
 static int step_sendfile(lua_State *L, lsock_Op *op) {
   Source *f = lua_touserdata(L, op->slot);
-  int r = 0;
+  int r = 0, pieces = 0;
   if (gone(op, f)) return LSOCK_FAIL;
   if (op->nowait) lsock_mode(op->s, 1);
   while (f->left != 0 && f->way == BY_KERNEL) {
@@ -106,13 +108,14 @@ static int step_sendfile(lua_State *L, lsock_Op *op) {
     f->piece = lua_newuserdatauv(L, PIECE, 0);
     if (gone(op, f)) return LSOCK_FAIL; /* by a finalizer */
   }
-  for (r = 0; f->left != 0 && f->way != BY_KERNEL;) {
-    int more = f->from < f->to ? 1 : read_piece(op, f);
-    if (more < 0) return more;
-    if (more == 0) break;
-    if (r > 0) return lsock_further(op, LSOCK_WRITE);
+  while (f->left != 0 && f->way != BY_KERNEL) {
+    r = f->from < f->to ? 1 : read_piece(op, f);
+    if (r < 0) return r;
+    if (r == 0) break;
+    if (pieces > 0 && (!op->coop || f->from > 0 || pieces >= SHARE)) return lsock_further(op, LSOCK_WRITE);
     r = send_piece(op, f);
     if (r < 0) return r;
+    pieces++;
   }
   set_position(f);
   lua_pushinteger(L, (lua_Integer)f->sent);
@@ -157,7 +160,7 @@ static int open_path(lua_State *L, lsock_Core *core, Source *f) {
 /*
 ** s:sendfile(file [, offset [, count]]) -> count of bytes sent. file: a Lua file or a path; from byte `offset` (default 0)
 ** up to the end or `count` bytes. A file without positions (io.popen) is read on from where it is. The socket must be a
-** stream. As in Python the file's position is afterwards, also after an error, behind the last byte sent.
+** stream. As in Python the file's position is afterwards, also after an error, behind the last byte sent, if any was.
 */
 static int sock_sendfile(lua_State *L) {
   lsock_Op op;

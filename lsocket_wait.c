@@ -27,8 +27,10 @@ int lsock_again(lsock_Op *op, int want) {
   return LSOCK_FAIL;
 }
 
+/* A sender tries again before it waits: of a Unix stream poll(2) says that there is room only when most of it is free. */
 int lsock_further(const lsock_Op *op, int want) {
-  return op->coop || op->timeout > 0 ? want : LSOCK_INTR;
+  if (op->coop || (op->timeout > 0 && (want == LSOCK_READ || lsock_plat_now() >= op->deadline))) return want;
+  return LSOCK_INTR;
 }
 
 /* ---------------------------------------------------------------- pending hooks */

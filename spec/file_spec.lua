@@ -782,7 +782,7 @@ describe("socket and file", function()
       local f
       fails(t == 0 and "EAGAIN" or "ETIMEDOUT", function()
         f = b:makefile "w"
-        local s <close> = b
+        local _ <close> = b
         local g <close> = f
         g:write "too much"
       end)
@@ -978,8 +978,7 @@ describe("files", function()
     local f, a, b = open "rw"
     b:settimeout(0)
     local none, e = f:try_read "l"
-    assert.is_nil(none)
-    assert.equal("EAGAIN", e.code)
+    assert.same({nil, "EAGAIN"}, {none, e.code})
     a:sendall "x\n"
     assert.equal("x", f:try_read "l")
     assert.equal(f, f:try_write "y")
@@ -988,9 +987,7 @@ describe("files", function()
     a:shutdown(socket.SHUT_WR)
     assert.same({n = 1}, packed(f:try_read()))
     assert.is_true(f:try_close())
-    none, e = b:try_makefile()
-    assert.equal("userdata", type(none))
-    none:close()
+    b:try_makefile():close()
     b:close()
     none, e = b:try_makefile()
     assert.is_nil(none)
@@ -1131,7 +1128,7 @@ describe("a read that must wait", function()
     a:sendall "one\ntwo"
     local r = feeding(feeder(a, "\nthree\nfour", 3), function() return packed(f:read("l", "L", "l", "a", "l")) end)
     assert.same({"one", "two\n", "three", "four", n = 5}, r)
-    a, f = nil, nil
+    support.close_kept()
     f, a = open()
     a:sendall "1 "
     r = feeding(feeder(a, "2 x", 1), function() return packed(f:try_read("n", "n", "n", "l")) end)
@@ -1517,7 +1514,7 @@ describe("a system call that is interrupted", function()
         if not socket.socket():try_close() then break end
       end
       local none, e = f:try_close()
-      print(none, e.code, e.op, tostring(f))]], "close:error=EIO:when=100+")
+      print(none, e.code, e.op, tostring(f))]], "close:error=EIO:when=100..101")
     assert.equal("nil\tEIO\tclose\tsocket file: <closed>\n", text)
   end)
 end)
