@@ -34,6 +34,8 @@ typedef struct lsock_Core {
   size_t scratch_size;
   lsock_Pool *pool; /* threads that look names up; NULL until one is needed */
   int hook;         /* a wait hook is set */
+  int untaken;      /* received descriptors that nobody took (lsocket_msg.c) ... */
+  int untaken_max;  /* ... and how many call for a garbage collection */
 } lsock_Core;
 
 /* The core is upvalue 1 of every function of the library; upvalue 2 is true in the try_ form of a function. */

@@ -30,7 +30,11 @@
 
 typedef struct Control {
   size_t size, len; /* of the bytes that follow: room, and what a message filled of it */
+  int untaken;      /* its part of core->untaken */
 } Control;
+
+/* So many descriptors that nobody took are no reason to look for garbage. */
+#define UNTAKEN_FEW 64
 
 #define CONTROL_BYTES(c) ((char *)((c) + 1))
 
@@ -81,6 +85,8 @@ static int control_gc(lua_State *L) {
   attach(c, &h, c->len);
   for (m = CMSG_FIRSTHDR(&h); m; m = CMSG_NXTHDR(&h, m))
     if (holds_descriptors(m)) close_descriptors(m);
+  lsock_core(L)->untaken -= c->untaken;
+  c->untaken = 0;
   c->len = 0;
   return 0;
 }
@@ -92,6 +98,7 @@ static const char *const item_fields[] = {"level", "type", "data", NULL};
 /* An item with descriptors: user value 1 is its control buffer, 2 the data once taken. */
 typedef struct Rights {
   uintptr_t seal;
+  Control *control;
   struct cmsghdr *c;
 } Rights;
 
@@ -118,6 +125,10 @@ static void take(lua_State *L, int arg, Rights *r) {
   lua_pushvalue(L, -1);
   lua_setiuservalue(L, arg, 2);
   memset(CMSG_DATA(r->c), 0xFF, len); /* -1 each: not to be closed */
+  if (r->control->untaken > 0) {
+    r->control->untaken -= (int)(len / sizeof(int));
+    lsock_core(L)->untaken -= (int)(len / sizeof(int));
+  }
 }
 
 static int rights_index(lua_State *L) {
@@ -143,17 +154,35 @@ static int rights_len(lua_State *L) {
   return 1;
 }
 
+/*
+** Descriptors are few and the collector counts bytes only: when many were not taken it is time to look for those that
+** are garbage. If they are not, it is time again when there are twice as many.
+*/
+static void collect_untaken(lua_State *L) {
+  lsock_Core *core = lsock_core(L);
+  if (core->untaken < UNTAKEN_FEW)
+    core->untaken_max = UNTAKEN_FEW;
+  else if (core->untaken >= core->untaken_max) {
+    lua_gc(L, LUA_GCCOLLECT);
+    core->untaken_max = 2 * core->untaken;
+  }
+}
+
 /* Pushes the list of a message's items; the control buffer is at `control`. */
 static void push_items(lua_State *L, int control, struct msghdr *h) {
   struct cmsghdr *c;
   lua_Integer i = 0;
   luaL_checkstack(L, 8, "ancillary data");
+  collect_untaken(L);
   lua_newtable(L);
   for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
     if (holds_descriptors(c)) {
       Rights *r = lua_newuserdatauv(L, sizeof *r, 2);
       r->seal = RIGHTS_SEAL(lsock_core(L), r);
+      r->control = lua_touserdata(L, control);
       r->c = c;
+      r->control->untaken += (int)(data_length(c) / sizeof(int));
+      lsock_core(L)->untaken += (int)(data_length(c) / sizeof(int));
       lua_pushvalue(L, control);
       lua_setiuservalue(L, -2, 1);
       lsock_pushcore(L, LSOCK_UV_RIGHTS);

@@ -559,6 +559,40 @@ describe("ten thousand messages with descriptors back and forth", function()
   end)
 end)
 
+describe("a peer that sends descriptors to a program that does not want them", function()
+  it("cannot use all its descriptors up, however rarely the collector runs", function()
+    local text, status = support.run([[
+      local socket = require "socket"
+      local a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+      local live, held = {}, {}
+      for i = 1, 200000 do live[i] = {i} end
+      local item = {socket.SOL_SOCKET, socket.SCM_RIGHTS, string.pack("ii", 0, 1)}
+      local function pass(n, keep)
+        for i = 1, n do
+          a:sendmsg("x", {item})
+          local _, items, flags = b:recvmsg(10, 100)
+          assert(flags & socket.MSG_CTRUNC == 0)
+          held[#held + 1] = keep and items or nil
+        end
+      end
+      pass(3000)
+      assert(io.open "/dev/null"):close()
+      pass(200, true)
+      assert(#held == 200)
+      for _, items in ipairs(held) do
+        local x, y = string.unpack("ii", items[1].data)
+        socket.close(x) socket.close(y)
+      end
+      pass(1000)
+      held = {}
+      pass(1000)
+      a:close() b:close()
+      print "alive"]], {before = "ulimit -n 600;"})
+    assert.equal("alive\n", text)
+    assert.equal(0, status)
+  end)
+end)
+
 describe("an item of received descriptors", function()
   local a, b, item
   before_each(function()
