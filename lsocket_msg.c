@@ -491,7 +491,7 @@ static void push_item(lua_State *L, int arg, lua_Integer i, Item *it) {
   it->level = item_int(L, arg, item, 0);
   it->type = item_int(L, arg, item, 1);
   it->data = lsock_getitem(L, item, 3, "data") == LUA_TNUMBER ? NULL : lsock_tobytes(L, -1, &it->len);
-  if (!it->data) luaL_argerror(L, arg, "data of an item must be bytes");
+  while (!it->data) luaL_argerror(L, arg, "data of an item must be bytes"); /* which does not return */
 }
 
 static void check_items(lua_State *L, Msg *m, int arg) {
