@@ -106,8 +106,8 @@ static int fill(lua_State *L, lsock_Op *op, File *f, size_t want) {
     reserve(L, &f->in, UV_IN, want, 64);
     most = want;
   }
-  n = recv(op->s->fd, f->in.p + f->in.to, most, LSOCK_DONTWAIT(op));
-  if (n < 0) return lsock_again(op, LSOCK_READ);
+  n = lsock_receive(L, op, f->in.p + f->in.to, most, 0);
+  if (n < 0) return (int)n;
   f->in.to += (size_t)n;
   return n > 0;
 }
@@ -359,10 +359,10 @@ static int file_lines(lua_State *L) {
 /* ---------------------------------------------------------------- writing */
 
 /* Sends what waits in `out`: 0 when all of it went, else as a step. */
-static int step_out(lsock_Op *op, File *f) {
+static int step_out(lua_State *L, lsock_Op *op, File *f) {
   while (waiting(&f->out) > 0) {
-    ssize_t n = send(op->s->fd, f->out.p + f->out.from, waiting(&f->out), LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
-    if (n < 0) return lsock_again(op, LSOCK_WRITE);
+    ssize_t n = lsock_transmit(L, op, f->out.p + f->out.from, waiting(&f->out), 0);
+    if (n < 0) return (int)n;
     f->out.from += (size_t)n;
   }
   f->out.from = f->out.to = 0;
@@ -381,12 +381,12 @@ static int step_write(lua_State *L, lsock_Op *op) {
     const char *p = lsock_checkbytes(L, op->slot + op->state, &len);
     if (f->buffering == LINE && op->done == 0 && memchr(p, '\n', len)) op->flush = 1;
     if (len - op->done > f->out.room - f->out.to) {
-      r = step_out(op, f);
+      r = step_out(L, op, f);
       if (r < 0) return r;
     }
     while (len - op->done > f->out.room) { /* longer than the buffer: straight from the string */
-      ssize_t n = send(op->s->fd, p + op->done, len - op->done, LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
-      if (n < 0) return lsock_again(op, LSOCK_WRITE);
+      ssize_t n = lsock_transmit(L, op, p + op->done, len - op->done, 0);
+      if (n < 0) return (int)n;
       op->done += (size_t)n;
       op->len += (size_t)n;
     }
@@ -396,17 +396,16 @@ static int step_write(lua_State *L, lsock_Op *op) {
       op->len += len - op->done;
     }
   }
-  if (op->flush && (r = step_out(op, f)) < 0) return r;
+  if (op->flush && (r = step_out(L, op, f)) < 0) return r;
   lua_pushvalue(L, 1);
   return 1;
 }
 
 /* e.sent: how many bytes of the arguments were sent or are in the buffer */
 static int note_written(lua_State *L, lsock_Op *op) {
-  lua_createtable(L, 0, 1);
+  lsock_pushextra(L, op);
   lua_pushinteger(L, (lua_Integer)op->len);
   lua_setfield(L, -2, "sent");
-  op->extra = lua_gettop(L);
   return -1;
 }
 
@@ -430,7 +429,7 @@ static int file_write(lua_State *L) {
 }
 
 static int step_flush(lua_State *L, lsock_Op *op) {
-  int r = step_out(op, lua_touserdata(L, 1));
+  int r = step_out(L, op, lua_touserdata(L, 1));
   if (r < 0) return r;
   lua_pushvalue(L, 1);
   return 1;
@@ -464,7 +463,7 @@ static int let_go(lua_State *L, int arg, File *f) {
 
 static int step_close(lua_State *L, lsock_Op *op) {
   File *f = lua_touserdata(L, 1);
-  int r = step_out(op, f);
+  int r = step_out(L, op, f);
   if (r < 0) return r;
   op->err = let_go(L, 1, f);
   if (op->err) return LSOCK_FAIL;
@@ -509,7 +508,13 @@ static int file_gc(lua_State *L) {
   if (!f || lua_rawlen(L, 1) != sizeof *f || f->seal != FILE_SEAL(lsock_core(L), f) || !f->s) return 0;
 #if defined(MSG_DONTWAIT)
   if (waiting(&f->out) > 0 && f->s->fd != LSOCK_NOFD) {
-    ssize_t n = send(f->s->fd, f->out.p + f->out.from, waiting(&f->out), LSOCK_NOSIGNAL | MSG_DONTWAIT);
+    lsock_Op op;
+    ssize_t n;
+    lsock_op_init(&op, lsock_core(L), "close", NULL, LSOCK_WR);
+    op.s = op.w = f->s;
+    op.self = 0;
+    op.nowait = 1;
+    n = lsock_transmit(L, &op, f->out.p + f->out.from, waiting(&f->out), 0);
     if (n < (ssize_t)waiting(&f->out)) lua_warning(L, "socket: unflushed data of a collected file lost", 0);
   }
 #endif

@@ -68,8 +68,8 @@ static int by_copy(lua_State *L, lsock_Op *op, Source *f) {
     int r = read_piece(L, op, f);
     if (r <= 0) return r;
   }
-  n = send(op->s->fd, f->piece + f->from, f->to - f->from, LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
-  if (n < 0) return lsock_again(op, LSOCK_WRITE);
+  n = lsock_transmit(L, op, f->piece + f->from, f->to - f->from, 0);
+  if (n < 0) return (int)n;
   f->from += (size_t)n;
   sent(f, (size_t)n);
   return 1;
@@ -103,10 +103,9 @@ static int step_sendfile(lua_State *L, lsock_Op *op) {
 static int note_sent(lua_State *L, lsock_Op *op) {
   Source *f = lua_touserdata(L, op->slot);
   set_position(f);
-  lua_createtable(L, 0, 1);
+  lsock_pushextra(L, op);
   lua_pushinteger(L, (lua_Integer)f->sent);
   lua_setfield(L, -2, "sent");
-  op->extra = lua_gettop(L);
   return -1;
 }
 
@@ -145,6 +144,7 @@ static int sock_sendfile(lua_State *L) {
   op.partial = note_sent;
   f->at = offset;
   f->left = count;
+  if (op.s->tr) f->way = BY_POSITION;
   lf = luaL_testudata(L, 2, LUA_FILEHANDLE);
   if (lf) {
     luaL_argcheck(L, lf->closef && lf->f, 2, "file is closed");
