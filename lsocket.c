@@ -502,6 +502,7 @@ static int open_tls(lua_State *L) {
 ** and filling them all in would take longer than everything else at start-up.
 */
 static int module_index(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE); /* getmetatable gives a script this function, to call with anything */
   if (lua_type(L, 2) != LUA_TSTRING) return 0;
   if (strcmp(lua_tostring(L, 2), "errno") == 0)
     lsock_open_errno(L);
@@ -525,6 +526,7 @@ static int module_next(lua_State *L) {
 
 /* __pairs: all of them, then */
 static int module_pairs(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
   lsock_open_const(L);
   lua_getfield(L, 1, "errno");

@@ -65,33 +65,13 @@ typedef struct lsock_Api {
   while (1)
 #else
 #define LSOCK_API_INIT                                                                                                 \
-  {LSOCK_API_VERSION,                                                                                                  \
-   sizeof(lsock_Api),                                                                                                  \
-   sizeof(lsock_Core),                                                                                                 \
-   sizeof(lsock_Sock),                                                                                                 \
-   sizeof(lsock_Op),                                                                                                   \
-   lsock_newsockuv,                                                                                                    \
-   lsock_open,                                                                                                         \
-   lsock_nosock,                                                                                                       \
-   lsock_closesock,                                                                                                    \
-   lsock_takefd,                                                                                                       \
-   lsock_register,                                                                                                     \
-   lsock_newclass,                                                                                                     \
-   lsock_pushclass,                                                                                                    \
-   lsock_pusherror,                                                                                                    \
-   lsock_fail,                                                                                                         \
-   lsock_failno,                                                                                                       \
-   lsock_pushextra,                                                                                                    \
-   lsock_drive,                                                                                                        \
-   lsock_go_on,                                                                                                        \
-   lsock_settimeout,                                                                                                   \
-   lsock_checktimeout,                                                                                                 \
-   lsock_checkbytes,                                                                                                   \
-   lsock_checkbuffer,                                                                                                  \
-   lsock_checksize,                                                                                                    \
-   lsock_room,                                                                                                         \
-   lsock_checkname,                                                                                                    \
-   lsock_checkkeys}
+  {                                                                                                                    \
+    LSOCK_API_VERSION, sizeof(lsock_Api), sizeof(lsock_Core), sizeof(lsock_Sock), sizeof(lsock_Op), lsock_newsockuv,   \
+        lsock_open, lsock_nosock, lsock_closesock, lsock_takefd, lsock_register, lsock_newclass, lsock_pushclass,      \
+        lsock_pusherror, lsock_fail, lsock_failno, lsock_pushextra, lsock_drive, lsock_go_on, lsock_settimeout,        \
+        lsock_checktimeout, lsock_checkbytes, lsock_checkbuffer, lsock_checksize, lsock_room, lsock_checkname,         \
+        lsock_checkkeys                                                                                                \
+  }
 #endif
 
 #endif

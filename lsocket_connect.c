@@ -317,9 +317,10 @@ static int look(lua_State *L, lsock_Op *op, Race *r) {
     int err;
     if (!s || lsock_plat_poll(s->fd, POLLOUT, 0) <= 0) continue;
     err = socket_error(s->fd);
-    if (err)
+    if (err) {
       lost(L, op, r, i, err);
-    else {
+      r->when = 0; /* RFC 8305, section 5: the next one at once */
+    } else {
       r->try[i].s = NULL;
       lua_rawgeti(L, r->sockets, i + 1);
       return 1;

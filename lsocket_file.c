@@ -49,24 +49,28 @@ static size_t waiting(const Bytes *b) {
 
 /* Room for `n` more bytes after those that wait; the file is at stack index 1. */
 static void reserve(lua_State *L, Bytes *b, int uv, size_t n, size_t size) {
-  size_t have = waiting(b), need;
-  char *p;
-  if (b->room - b->to >= n) return;
-  if (have > SIZE_MAX_BUF - n) luaL_error(L, "not enough memory");
-  need = have + n;
-  if (need <= b->room) {
-    memmove(b->p, b->p + b->from, have);
-  } else {
-    if (need < size) need = size;
-    if (need < b->room * 2) need = b->room * 2;
-    p = lua_newuserdatauv(L, need, 0);
-    if (have) memcpy(p, b->p + b->from, have);
-    lua_setiuservalue(L, 1, uv);
-    b->p = p;
-    b->room = need;
+  while (b->room - b->to < n) {
+    size_t have = waiting(b), need;
+    if (have > SIZE_MAX_BUF - n) luaL_error(L, "not enough memory");
+    need = have + n;
+    if (need > b->room) {
+      char *p;
+      if (need < size) need = size;
+      if (need < b->room * 2) need = b->room * 2;
+      p = lua_newuserdatauv(L, need, 0);
+      if (waiting(b) != have || b->room >= need) { /* a finalizer used the file: look again */
+        lua_pop(L, 1);
+        continue;
+      }
+      if (have) memcpy(p, b->p + b->from, have);
+      lua_setiuservalue(L, 1, uv);
+      b->p = p;
+      b->room = need;
+    } else
+      memmove(b->p, b->p + b->from, have);
+    b->from = 0;
+    b->to = have;
   }
-  b->from = 0;
-  b->to = have;
 }
 
 /* ---------------------------------------------------------------- operations */
@@ -86,12 +90,19 @@ static void file_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step ste
   op->file = 1;
 }
 
+/* Outcome of a step whose file was closed meanwhile. */
+static int file_closed(lsock_Op *op) {
+  op->err = EBADF;
+  op->msg = "file is closed";
+  return LSOCK_FAIL;
+}
+
 /* ---------------------------------------------------------------- reading */
 
 /*
 ** A read in progress: op->done counts the bytes of `in` that finished formats use, op->len those that the current one
-** has looked at, op->state is that format's number; op->slot is the stack index of the first of op->formats. Results lie on
-** top of the stack.
+** has looked at, op->state is that format's number; op->slot is the stack index of the first of op->formats. Results lie
+** above the socket, in places made for them, as a wait puts things on the stack.
 */
 enum { FOUND, MISSING, ENDED }; /* a format's outcome: done, needs more bytes, no bytes and never will be */
 
@@ -250,35 +261,33 @@ static void consume(File *f, size_t n) {
 static int step_read(lua_State *L, lsock_Op *op) {
   File *f = lua_touserdata(L, 1);
   int ended = 0;
-  luaL_checkstack(L, op->formats + 4, "too many formats");
-  if (!f->s) { /* closed by another coroutine meanwhile */
-    op->err = EBADF;
-    op->msg = "file is closed";
-    return LSOCK_FAIL;
-  }
-  if (op->turn != f->turn) { /* another coroutine read meanwhile: begin anew */
-    op->turn = f->turn;
-    op->done = op->len = 0;
-    lua_pop(L, op->state);
-    op->state = 0;
-  }
+  luaL_checkstack(L, op->formats + 8, "too many formats");
   for (;;) {
     size_t want;
-    int r = scan(L, op, f, ended, &want);
+    int r, i;
+    if (!f->s) return file_closed(op); /* by another coroutine meanwhile */
+    if (op->turn != f->turn) {         /* another coroutine, or a finalizer, read meanwhile: begin anew */
+      op->turn = f->turn;
+      op->done = op->len = 0;
+      op->state = 0;
+    }
+    r = scan(L, op, f, ended, &want);
     if (r == MISSING) {
       r = fill(L, op, f, want);
       if (r < 0) return r;
       ended = r == 0;
       continue;
     }
+    if (r == ENDED) lua_pushnil(L);
+    lua_replace(L, op->self + 1 + op->state);
+    ended = 0;
+    if (op->turn != f->turn) continue;
     op->state++;
     op->len = 0;
-    ended = 0;
-    if (r == ENDED) lua_pushnil(L);
-    if (r == ENDED || op->state >= op->formats) {
-      consume(f, op->done);
-      return op->state;
-    }
+    if (r == FOUND && op->state < op->formats) continue;
+    consume(f, op->done);
+    for (i = 1; i <= op->state; i++) lua_pushvalue(L, op->self + i);
+    return op->state;
   }
 }
 
@@ -286,9 +295,16 @@ static int step_read(lua_State *L, lsock_Op *op) {
 static int quick_line(lua_State *L, File *f) {
   const char *p = f->in.p + f->in.from;
   const char *nl = waiting(&f->in) ? memchr(p, '\n', waiting(&f->in)) : NULL;
+  unsigned turn = f->turn;
+  size_t len;
   if (!nl) return 0;
-  lua_pushlstring(L, p, (size_t)(nl - p));
-  consume(f, (size_t)(nl - p) + 1);
+  len = (size_t)(nl - p);
+  lua_pushlstring(L, p, len);
+  if (turn != f->turn) { /* a finalizer read this line */
+    lua_pop(L, 1);
+    return 0;
+  }
+  consume(f, len + 1);
   return 1;
 }
 
@@ -316,6 +332,8 @@ static int read_formats(lua_State *L, const char *name, int n) {
   op.slot = 2;
   op.formats = n;
   op.turn = f->turn;
+  luaL_checkstack(L, n + 1, "too many formats");
+  lua_settop(L, op.self + (n > 0 ? n : 1)); /* places for the results */
   return lsock_run(L, &op);
 }
 
@@ -376,6 +394,7 @@ static int step_out(lua_State *L, lsock_Op *op, File *f) {
 static int step_write(lua_State *L, lsock_Op *op) {
   File *f = lua_touserdata(L, 1);
   int r;
+  if (!f->s) return file_closed(op);
   for (; op->state < op->formats; op->state++, op->done = 0) {
     size_t len;
     const char *p = lsock_checkbytes(L, op->slot + op->state, &len);
@@ -429,7 +448,10 @@ static int file_write(lua_State *L) {
 }
 
 static int step_flush(lua_State *L, lsock_Op *op) {
-  int r = step_out(L, op, lua_touserdata(L, 1));
+  File *f = lua_touserdata(L, 1);
+  int r;
+  if (!f->s) return file_closed(op);
+  r = step_out(L, op, f);
   if (r < 0) return r;
   lua_pushvalue(L, 1);
   return 1;

@@ -331,6 +331,10 @@ const char *lsock_checkbytes(lua_State *L, int arg, size_t *len);
 /* A buffer's bytes, to be written. */
 char *lsock_checkbuffer(lua_State *L, int arg, size_t *len);
 
+/* The same for any stack index; NULL, and no error, for other values. */
+const char *lsock_tobytes(lua_State *L, int idx, size_t *len);
+char *lsock_tobuffer(lua_State *L, int idx, size_t *len);
+
 /* A byte count for one receive. */
 size_t lsock_checksize(lua_State *L, int arg);
 

@@ -171,7 +171,7 @@ static void push_items(lua_State *L, int control, struct msghdr *h) {
   }
 }
 
-/* Pushes a list of the descriptors in a message, taken. */
+/* Pushes a list of the descriptors in a message. */
 static void push_fds(lua_State *L, struct msghdr *h) {
   struct cmsghdr *c;
   lua_Integer k = 0;
@@ -180,13 +180,19 @@ static void push_fds(lua_State *L, struct msghdr *h) {
     size_t i, n = data_length(c) / sizeof(int);
     if (!holds_descriptors(c)) continue;
     for (i = 0; i < n; i++) {
-      int fd, none = -1;
+      int fd;
       memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
       lua_pushinteger(L, fd);
       lua_rawseti(L, -2, ++k);
-      memcpy(CMSG_DATA(c) + i * sizeof fd, &none, sizeof none);
     }
   }
+}
+
+/* From now on they are the program's: no memory error can lose them any more. */
+static void take_fds(struct msghdr *h) {
+  struct cmsghdr *c;
+  for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c))
+    if (holds_descriptors(c)) memset(CMSG_DATA(c), 0xFF, data_length(c)); /* -1 each: not to be closed */
 }
 
 /* ---------------------------------------------------------------- receiving */
@@ -195,7 +201,8 @@ static void push_fds(lua_State *L, struct msghdr *h) {
 typedef struct Msg {
   Control *control;
   int control_at; /* its stack index */
-  int fds;        /* give descriptors, not items */
+  int fds;        /* receiving: give descriptors, not items; sending: how many to pass ... */
+  int fds_at;     /* ... and the stack index of their list */
   size_t count;   /* of iov; 0: one piece, in lsock_room */
   struct iovec iov[1];
 } Msg;
@@ -242,6 +249,7 @@ static int step_recvmsg(lua_State *L, lsock_Op *op) {
     push_items(L, m->control_at, &h);
   lua_pushinteger(L, h.msg_flags & ~CLOEXEC_FLAG);
   lsock_pushaddr(L, op->s->proto, &op->addr);
+  if (m->fds) take_fds(&h);
   return 4;
 }
 
@@ -296,9 +304,10 @@ static int sock_recvmsg_into(lua_State *L) {
   m = new_msg(L, &op, count);
   lua_createtable(L, (int)count, 0); /* keeps the buffers while this waits */
   for (i = 0; i < count; i++) {
-    if (lua_rawgeti(L, 2, (lua_Integer)i + 1) != LUA_TUSERDATA)
-      luaL_argerror(L, 2, lua_pushfstring(L, "item %d is no socket buffer", (int)i + 1));
-    m->iov[i].iov_base = lsock_checkbuffer(L, -1, &m->iov[i].iov_len);
+    lua_rawgeti(L, 2, (lua_Integer)i + 1);
+    m->iov[i].iov_base = lsock_tobuffer(L, -1, &m->iov[i].iov_len);
+    if (!m->iov[i].iov_base)
+      luaL_argerror(L, 2, lua_pushfstring(L, "item %d is a %s, not a buffer", (int)i + 1, luaL_typename(L, -1)));
     op.len += m->iov[i].iov_len;
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
@@ -328,6 +337,35 @@ static int mod_recv_fds(lua_State *L) {
 
 /* ---------------------------------------------------------------- sending */
 
+/* A descriptor from an integer, a socket, or a Lua file, on top of the stack. */
+static int check_descriptor(lua_State *L, int arg, int i) {
+  const lsock_Sock *s;
+  luaL_Stream *f;
+  if (lua_isinteger(L, -1)) {
+    lua_Integer v = lua_tointeger(L, -1);
+    if (v >= 0 && v <= INT_MAX) return (int)v;
+  } else if ((s = lsock_tosock(L, -1, lsock_core(L))) != NULL) {
+    if (s->fd != LSOCK_NOFD) return s->fd;
+  } else if ((f = luaL_testudata(L, -1, LUA_FILEHANDLE)) != NULL && f->closef && f->f) {
+    fflush(f->f);
+    return fileno(f->f);
+  }
+  luaL_argerror(L, arg, lua_pushfstring(L, "item %d is no open descriptor, socket or file", i));
+  return -1;
+}
+
+/* Writes the numbers of what is to be passed into the control buffer: what was closed meanwhile must not be sent. */
+static void put_descriptors(lua_State *L, const Msg *m) {
+  int i;
+  for (i = 0; i < m->fds; i++) {
+    int fd;
+    lua_rawgeti(L, m->fds_at, i + 1);
+    fd = check_descriptor(L, 3, i + 1);
+    memcpy(CONTROL_BYTES(m->control) + CMSG_LEN(0) + (size_t)i * sizeof fd, &fd, sizeof fd);
+    lua_pop(L, 1);
+  }
+}
+
 static int step_sendmsg(lua_State *L, lsock_Op *op) {
   Msg *m = lua_touserdata(L, op->slot);
   struct msghdr h;
@@ -344,8 +382,15 @@ static int step_sendmsg(lua_State *L, lsock_Op *op) {
   }
   h.msg_iov = m->iov;
   h.msg_iovlen = m->count;
+  put_descriptors(L, m);
   n = sendmsg(op->s->fd, &h, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
-  if (n < 0) return lsock_again(op, LSOCK_WRITE);
+  if (n < 0) {
+    int r = lsock_again(op, LSOCK_WRITE);
+    /* as in sendto: poll(2) knows nothing of that queue */
+    if (r == LSOCK_WRITE && op->address && op->s->family == AF_UNIX && op->timeout != 0)
+      return lsock_pause(L, op, LSOCK_RETRY);
+    return r;
+  }
   lua_pushinteger(L, (lua_Integer)n);
   return 1;
 }
@@ -363,10 +408,10 @@ static Msg *check_pieces(lua_State *L, lsock_Op *op, int arg) {
   m = new_msg(L, op, count);
   lua_createtable(L, (int)count, 0); /* keeps the pieces while this waits */
   for (i = 0; i < count; i++) {
-    int t = lua_rawgeti(L, arg, (lua_Integer)i + 1);
-    if (t != LUA_TSTRING && t != LUA_TNUMBER && t != LUA_TUSERDATA)
+    lua_rawgeti(L, arg, (lua_Integer)i + 1);
+    m->iov[i].iov_base = (void *)(uintptr_t)lsock_tobytes(L, -1, &m->iov[i].iov_len);
+    if (!m->iov[i].iov_base)
       luaL_argerror(L, arg, lua_pushfstring(L, "item %d is a %s, not bytes", (int)i + 1, luaL_typename(L, -1)));
-    m->iov[i].iov_base = (void *)(uintptr_t)lsock_checkbytes(L, -1, &m->iov[i].iov_len);
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
   return m;
@@ -393,37 +438,41 @@ static int item_int(lua_State *L, int arg, int item, int field) {
   return (int)v;
 }
 
+/* Pushes item i of the list; its stack index. */
+static int push_item(lua_State *L, int arg, lua_Integer i) {
+  if (lua_rawgeti(L, arg, i) != LUA_TTABLE)
+    luaL_argerror(L, arg, lua_pushfstring(L, "item %d must be a table {level, type, data}", (int)i));
+  return lua_gettop(L);
+}
+
 /* Bytes of the item on top; pushes them. */
 static const char *item_data(lua_State *L, int arg, int item, size_t *len) {
-  int t = lsock_getitem(L, item, 3, "data");
-  if (t != LUA_TSTRING && t != LUA_TUSERDATA) luaL_argerror(L, arg, "data of an item must be bytes");
-  return lsock_checkbytes(L, -1, len);
+  const char *p = lsock_getitem(L, item, 3, "data") == LUA_TNUMBER ? NULL : lsock_tobytes(L, -1, len);
+  if (!p) luaL_argerror(L, arg, "data of an item must be bytes");
+  return p;
 }
 
 static void check_items(lua_State *L, Msg *m, int arg) {
-  size_t i, n, size = 0, at = 0, len;
+  size_t n, size = 0, at = 0, len;
+  lua_Integer i;
   if (lua_isnoneornil(L, arg)) return;
   luaL_checktype(L, arg, LUA_TTABLE);
   n = lua_rawlen(L, arg);
   if (n == 0) return;
-  for (i = 1; i <= n; i++) {
-    if (lua_rawgeti(L, arg, (lua_Integer)i) != LUA_TTABLE)
-      luaL_argerror(L, arg, lua_pushfstring(L, "item %d must be a table {level, type, data}", (int)i));
-    item_data(L, arg, lua_gettop(L), &len);
-    luaL_argcheck(L, len <= (size_t)CONTROL_MAX - size, arg, "too much ancillary data");
+  for (i = 1; (size_t)i <= n; i++) {
+    item_data(L, arg, push_item(L, arg, i), &len);
+    luaL_argcheck(L, len <= (size_t)CONTROL_MAX && size + CMSG_SPACE(len) <= (size_t)CONTROL_MAX, arg,
+                  "too much ancillary data");
     size += CMSG_SPACE(len);
     lua_pop(L, 2);
   }
   m->control = new_control(L, size);
-  for (i = 1; i <= n; i++) {
-    int item;
-    const char *data;
-    unsigned char *p;
-    lua_rawgeti(L, arg, (lua_Integer)i);
-    item = lua_gettop(L);
-    data = item_data(L, arg, item, &len);
-    p = put_header(m->control, &at, item_int(L, arg, item, 0), item_int(L, arg, item, 1), len);
-    memcpy(p, data, len);
+  for (i = 1; (size_t)i <= n; i++) {
+    int item = push_item(L, arg, i), level = item_int(L, arg, item, 0), type = item_int(L, arg, item, 1);
+    const char *data = item_data(L, arg, item, &len);
+    /* memory was allocated since: a finalizer may have changed the list */
+    luaL_argcheck(L, len <= size && CMSG_SPACE(len) <= size - at, arg, "ancillary data changes");
+    memcpy(put_header(m->control, &at, level, type, len), data, len);
     lua_pop(L, 2);
   }
 }
@@ -454,23 +503,6 @@ static int sock_sendmsg(lua_State *L) {
   return lsock_run(L, &op);
 }
 
-/* A descriptor from an integer, a socket, or a Lua file. */
-static int check_descriptor(lua_State *L, int arg, int i) {
-  const lsock_Sock *s;
-  luaL_Stream *f;
-  if (lua_isinteger(L, -1)) {
-    lua_Integer v = lua_tointeger(L, -1);
-    if (v >= 0 && v <= INT_MAX) return (int)v;
-  } else if ((s = lsock_tosock(L, -1, lsock_core(L))) != NULL) {
-    if (s->fd != LSOCK_NOFD) return s->fd;
-  } else if ((f = luaL_testudata(L, -1, LUA_FILEHANDLE)) != NULL && f->closef && f->f) {
-    fflush(f->f);
-    return fileno(f->f);
-  }
-  luaL_argerror(L, arg, lua_pushfstring(L, "item %d is no open descriptor, socket or file", i));
-  return -1;
-}
-
 /*
 ** socket.send_fds(sock, buffers, fds [, flags [, address]]) -> count of bytes sent
 ** fds: list of descriptors, sockets or Lua files. At least one byte must go with them on a stream.
@@ -486,21 +518,16 @@ static int mod_send_fds(lua_State *L) {
   n = lua_rawlen(L, 3);
   luaL_argcheck(L, n <= 65536, 3, "too many descriptors");
   if (n > 0) {
-    Control *c = new_control(L, CMSG_SPACE(n * sizeof(int)));
-    unsigned char *p = put_header(c, &at, SOL_SOCKET, SCM_RIGHTS, n * sizeof(int));
-    m->control = c;
-    for (i = 0; i < n; i++) {
-      int fd;
-      lua_rawgeti(L, 3, (lua_Integer)i + 1);
-      fd = check_descriptor(L, 3, (int)i + 1);
-      memcpy(p + i * sizeof fd, &fd, sizeof fd);
-      lua_pop(L, 1);
-    }
+    m->control = new_control(L, CMSG_SPACE(n * sizeof(int)));
+    put_header(m->control, &at, SOL_SOCKET, SCM_RIGHTS, n * sizeof(int));
     lua_createtable(L, (int)n, 0); /* none of them is collected while this waits */
+    m->fds_at = lua_gettop(L);
     for (i = 1; i <= n; i++) {
       lua_rawgeti(L, 3, (lua_Integer)i);
       lua_rawseti(L, -2, (lua_Integer)i);
     }
+    m->fds = (int)n;
+    put_descriptors(L, m);
   }
   lsock_optflags(L, 4, &op, LSOCK_SEND_NOW);
   opt_address(L, &op, 5);
@@ -544,11 +571,12 @@ static int sock_sendmsg_afalg(lua_State *L) {
   has_assoc = alg_int(L, "assoclen", &assoc);
   if (has_assoc) size += CMSG_SPACE(sizeof assoc);
   if (lua_getfield(L, 3, "iv") != LUA_TNIL) {
-    iv = lsock_checkbytes(L, -1, &len);
+    iv = lsock_tobytes(L, -1, &len);
+    luaL_argcheck(L, iv, 3, "iv must be bytes");
     luaL_argcheck(L, len <= 4096, 3, "iv is longer than 4096 bytes");
     size += CMSG_SPACE(sizeof ivlen + len);
   }
-  lua_getfield(L, 3, "flags");
+  if (lua_getfield(L, 3, "flags") != LUA_TNIL && !lua_isinteger(L, -1)) luaL_argerror(L, 3, "flags must be an integer");
   lsock_optflags(L, -1, &op, LSOCK_SEND_NOW);
   m = check_pieces(L, &op, 2);
   m->control = new_control(L, size);

@@ -75,9 +75,14 @@ static int by_copy(lua_State *L, lsock_Op *op, Source *f) {
   return 1;
 }
 
+/* Was the Lua file, at stack index 2, closed while this waited? */
+static int file_closed(lua_State *L, const Source *f) {
+  return f->stream && !((luaL_Stream *)lua_touserdata(L, 2))->closef;
+}
+
 /* The Lua file's position is after what was sent. */
-static void set_position(Source *f) {
-  if (f->stream && f->way != BY_STREAM) (void)fseeko(f->stream, (off_t)f->at, SEEK_SET);
+static void set_position(lua_State *L, Source *f) {
+  if (f->stream && f->way != BY_STREAM && !file_closed(L, f)) (void)fseeko(f->stream, (off_t)f->at, SEEK_SET);
 }
 
 static int step_sendfile(lua_State *L, lsock_Op *op) {
@@ -89,12 +94,17 @@ static int step_sendfile(lua_State *L, lsock_Op *op) {
       luaL_checkstack(L, 4, "sendfile");
       f->piece = lua_newuserdatauv(L, PIECE, 0);
     }
+    if (file_closed(L, f)) {
+      op->err = EBADF;
+      op->msg = "file is closed";
+      return LSOCK_FAIL;
+    }
     r = f->way == BY_KERNEL ? by_kernel(op, f) : by_copy(L, op, f);
     if (r < 0) return r;
     if (r == 0) break;
     if (op->coop && f->left != 0 && f->way == BY_KERNEL) return LSOCK_WRITE; /* others have their turn */
   }
-  set_position(f);
+  set_position(L, f);
   lua_pushinteger(L, (lua_Integer)f->sent);
   return 1;
 }
@@ -102,7 +112,7 @@ static int step_sendfile(lua_State *L, lsock_Op *op) {
 /* e.sent */
 static int note_sent(lua_State *L, lsock_Op *op) {
   Source *f = lua_touserdata(L, op->slot);
-  set_position(f);
+  set_position(L, f);
   lsock_pushextra(L, op);
   lua_pushinteger(L, (lua_Integer)f->sent);
   lua_setfield(L, -2, "sent");

@@ -683,6 +683,15 @@ describe("wrong arguments:", function()
     assert.equal(0, fails("EBADF", a.sendall, a, "x").sent)
   end)
 
+  it("a socket that only its file keeps open is closed, also for those who want nothing", function()
+    local f <close> = a:makefile "r"
+    a:close()
+    fails("EBADF", a.recv, a, 0)
+    fails("EBADF", a.recv_into, a, socket.buffer(0))
+    fails("EBADF", a.recv, a, 1)
+    assert.is_truthy(f)
+  end)
+
   it("a descriptor closed behind the socket's back is EBADF", function()
     local fd = a:fileno()
     socket.close(fd)
