@@ -75,13 +75,11 @@ int lsock_closesock(lua_State *L, int arg, lsock_Sock *s) {
   return err;
 }
 
-lsock_fd lsock_takefd(lua_State *L, int arg, lsock_Sock *s) {
-  lsock_fd fd;
+void lsock_takefd(lua_State *L, int arg, lsock_Sock *s, lsock_fd *fd) {
   lsock_settimeout(s, s->timeout == 0 ? 0 : -1); /* as a plain descriptor is expected to be */
   if (s->tr) s->tr->closing(s, 0);
-  fd = take(s);
+  *fd = take(s);
   wake(L, arg, s);
-  return fd;
 }
 
 static int type_flags(int type) {
@@ -313,8 +311,10 @@ static int sock_close(lua_State *L) {
 /* s:detach() -> descriptor, now the caller's; the object is closed without closing it */
 static int sock_detach(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  lsock_fd fd;
   if (lsock_isclosed(s)) return closed(L, "detach");
-  lua_pushinteger(L, lsock_takefd(L, 1, s));
+  lsock_takefd(L, 1, s, &fd);
+  lua_pushinteger(L, fd);
   return 1;
 }
 

@@ -21,7 +21,7 @@ typedef struct lsock_Api {
   void (*open)(lsock_Sock *, lsock_fd, int, int, int);
   void (*nosock)(lua_State *, int);
   int (*closesock)(lua_State *, int, lsock_Sock *);
-  lsock_fd (*takefd)(lua_State *, int, lsock_Sock *);
+  void (*takefd)(lua_State *, int, lsock_Sock *, lsock_fd *);
   void (*do_register)(lua_State *, int, const lsock_Reg *);
   int (*newclass)(lua_State *, int, const char *, int);
   void (*pushclass)(lua_State *, int, int);
@@ -45,7 +45,7 @@ typedef struct lsock_Api {
 #define LSOCK_API(L) (lsock_core(L)->api)
 #define lsock_newsockuv(L, core, uv) (LSOCK_API(L)->newsockuv((L), (core), (uv)))
 #define lsock_closesock(L, arg, s) (LSOCK_API(L)->closesock((L), (arg), (s)))
-#define lsock_takefd(L, arg, s) (LSOCK_API(L)->takefd((L), (arg), (s)))
+#define lsock_takefd(L, arg, s, fd) (LSOCK_API(L)->takefd((L), (arg), (s), (fd)))
 #define lsock_pusherror(L, f) (LSOCK_API(L)->pusherror((L), (f)))
 #define lsock_fail(L, f) (LSOCK_API(L)->fail((L), (f)))
 #define lsock_failno(L, err, op) (LSOCK_API(L)->failno((L), (err), (op)))

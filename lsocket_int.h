@@ -30,8 +30,8 @@ typedef struct lsock_Pool lsock_Pool; /* lsocket_resolve.c */
 typedef struct lsock_Core {
   const struct lsock_Api *api; /* lsocket_api.h */
   uintptr_t secret;            /* see lsock_Sock.seal */
-  int64_t default_timeout; /* ns, < 0: none */
-  char *scratch;           /* receive buffer; its userdata is user value LSOCK_UV_SCRATCH */
+  int64_t default_timeout;     /* ns, < 0: none */
+  char *scratch;               /* receive buffer; its userdata is user value LSOCK_UV_SCRATCH */
   size_t scratch_size;
   lsock_Pool *pool; /* threads that look names up; NULL until one is needed */
   int hook;         /* a wait hook is set */
@@ -122,8 +122,8 @@ int lsock_reclaim(lua_State *L);
 /* Closes the descriptor and wakes who waits on it. 0 or an errno. The object is at `arg`. */
 int lsock_closesock(lua_State *L, int arg, lsock_Sock *s);
 
-/* Takes the descriptor out of the object at `arg`, in the mode a plain one has; who waits on it is woken. */
-lsock_fd lsock_takefd(lua_State *L, int arg, lsock_Sock *s);
+/* Takes the descriptor out of the object at `arg`, in the mode a plain one has; then wakes who waits on it. */
+void lsock_takefd(lua_State *L, int arg, lsock_Sock *s, lsock_fd *fd);
 
 /* ---------------------------------------------------------------- errors (lsocket_err.c) */
 
