@@ -63,7 +63,7 @@ CPPFLAGS   += $(TLS_CFLAGS)
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: all tls demo test check bench coverage sanitize tsan helgrind valgrind format install \
-	uninstall clean help specs objects host core-sources core-flags
+	uninstall clean help specs objects host allocfail allocfail-host core-sources core-flags
 # A person's own Lua settings must not reach the specs.
 unexport LUA_PATH_5_4 LUA_CPATH_5_4 LUA_INIT LUA_INIT_5_4
 
@@ -151,6 +151,18 @@ SECONDS_EACH = 2
 host: $(OBJ)
 	$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) -pthread $(LUA_CFLAGS) -I. -o $(BUILD)/states $(STATES) \
 		$(OBJ) $(LUA_LIBS) $(LIBS)
+
+# Every allocation failing; see spec/host/allocfail.c. EVERY=10 tries each tenth.
+EVERY = 1
+allocfail-host: $(OBJ)
+	$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) -pthread $(LUA_CFLAGS) -I. -o $(BUILD)/allocfail \
+		spec/host/allocfail.c $(OBJ) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free \
+		$(LUA_LIBS) $(LIBS)
+
+allocfail: ## every allocation of a script failing in turn, under ASan and UBSan (EVERY=n: each n-th)
+	$(bootstrap) build test
+	@$(call variant,asan,gcc,$(ASAN)) -s allocfail-host
+	@UBSAN_OPTIONS=print_stacktrace=1 build/asan/allocfail spec/host/representative.lua $(EVERY)
 
 tsan: ## two Lua states in two threads, under ThreadSanitizer
 	$(bootstrap) build test

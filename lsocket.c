@@ -55,15 +55,17 @@ static lsock_fd take(lsock_Sock *s) {
   return fd;
 }
 
-static void wake(lua_State *L, int arg, const lsock_Sock *s) {
-  if (!s->waiting) return;
+/* LUA_OK, or the status of the wake function, its error on top. */
+static int wake(lua_State *L, int arg, const lsock_Sock *s) {
+  if (!s->waiting) return LUA_OK;
   arg = lua_absindex(L, arg);
   lsock_pushcore(L, LSOCK_UV_WAKE);
   if (lua_isfunction(L, -1)) {
     lua_pushvalue(L, arg);
-    lua_call(L, 1, 0);
-  } else
-    lua_pop(L, 1);
+    return lua_pcall(L, 1, 0, 0);
+  }
+  lua_pop(L, 1);
+  return LUA_OK;
 }
 
 int lsock_closesock(lua_State *L, int arg, lsock_Sock *s) {
@@ -71,15 +73,21 @@ int lsock_closesock(lua_State *L, int arg, lsock_Sock *s) {
   if (s->fd == LSOCK_NOFD) return 0;
   if (s->tr) s->tr->closing(s, 1);
   if (lsock_plat_close(take(s)) < 0) err = errno;
-  wake(L, arg, s);
+  if (wake(L, arg, s) != LUA_OK) lua_error(L);
   return err;
 }
 
 void lsock_takefd(lua_State *L, int arg, lsock_Sock *s, lsock_fd *fd) {
-  lsock_settimeout(s, s->timeout == 0 ? 0 : -1); /* as a plain descriptor is expected to be */
-  if (s->tr) s->tr->closing(s, 0);
+  int64_t timeout = s->timeout;
+  lsock_settimeout(s, timeout == 0 ? 0 : -1); /* as a plain descriptor is expected to be */
   *fd = take(s);
-  wake(L, arg, s);
+  if (wake(L, arg, s) != LUA_OK) { /* nobody would learn the descriptor */
+    s->fd = *fd;
+    *fd = LSOCK_NOFD;
+    lsock_settimeout(s, timeout);
+    lua_error(L);
+  }
+  if (s->tr) s->tr->closing(s, 0);
 }
 
 static int type_flags(int type) {

@@ -607,6 +607,7 @@ static int sock_makefile(lua_State *L) {
   File *f;
   luaL_argcheck(L, size < (lua_Integer)SIZE_MAX_BUF, 3, "buffer is too large");
   if (lsock_isclosed(s)) return unusable(L, "makefile", "socket is closed");
+  lua_settop(L, 3);
   f = lua_newuserdatauv(L, sizeof *f, 3);
   memset(f, 0, sizeof *f);
   f->seal = FILE_SEAL(core, f);

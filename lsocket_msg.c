@@ -357,7 +357,7 @@ static int check_descriptor(lua_State *L, int arg, int i) {
 /* Writes the numbers of what is to be passed into the control buffer: what was closed meanwhile must not be sent. */
 static void put_descriptors(lua_State *L, const Msg *m) {
   int i;
-  for (i = 0; i < m->fds; i++) {
+  for (i = 0; m->control && i < m->fds; i++) {
     int fd;
     lua_rawgeti(L, m->fds_at, i + 1);
     fd = check_descriptor(L, 3, i + 1);
@@ -453,7 +453,7 @@ static const char *item_data(lua_State *L, int arg, int item, size_t *len) {
 }
 
 static void check_items(lua_State *L, Msg *m, int arg) {
-  size_t n, size = 0, at = 0, len;
+  size_t n, size = 0, at = 0, len = 0;
   lua_Integer i;
   if (lua_isnoneornil(L, arg)) return;
   luaL_checktype(L, arg, LUA_TTABLE);
