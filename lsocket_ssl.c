@@ -5,7 +5,6 @@
 
 #include <openssl/pem.h>
 #include <openssl/rand.h>
-#include <stdio.h>
 #include <string.h>
 
 /* Exported from the library, like the core's. */
@@ -91,22 +90,39 @@ static int mod_pem_to_der(lua_State *L) {
   return 1;
 }
 
+/* `n` digits, the first perhaps a space; -1 if they are none. */
+static int digits(const char *s, int n) {
+  int i, v = 0;
+  for (i = 0; i < n; i++) {
+    if (i == 0 && s[i] == ' ' && n == 2) continue;
+    if (s[i] < '0' || s[i] > '9') return -1;
+    v = v * 10 + (s[i] - '0');
+  }
+  return v;
+}
+
 /* ssl.cert_time_to_seconds("Jan  5 09:34:43 2018 GMT") -> seconds since 1970 */
 static int mod_cert_time(lua_State *L) {
   static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-  const char *s = luaL_checkstring(L, 1), *m;
-  char month[4], zone[4];
-  int day, h, mi, sec, year, used = 0, mon;
-  int64_t days;
-  /* cppcheck-suppress invalidscanf ; every field has a width */
-  if (sscanf(s, "%3s %2d %2d:%2d:%2d %4d %3s%n", month, &day, &h, &mi, &sec, &year, zone, &used) != 7 || s[used] ||
-      strcmp(zone, "GMT") != 0 || strlen(month) != 3 || (m = strstr(months, month)) == NULL || (m - months) % 3 ||
-      day < 1 || day > 31 || h < 0 || h > 23 || mi < 0 || mi > 59 || sec < 0 || sec > 60)
-    return luaL_argerror(L, 1, "not a certificate's time, like 'Jan  5 09:34:43 2018 GMT'");
-  mon = (int)(m - months) / 3; /* days since 1970 of the proleptic Gregorian calendar, years beginning in March */
-  if (mon < 2) year--;
-  days = 365 * (int64_t)year + year / 4 - year / 100 + year / 400 + (153 * ((mon + 10) % 12) + 2) / 5 + day - 719469;
-  lua_pushinteger(L, (lua_Integer)(((days * 24 + h) * 60 + mi) * 60 + sec));
+  size_t len;
+  const char *s = luaL_checklstring(L, 1, &len);
+  int ok = len == 24 && s[3] == ' ' && s[6] == ' ' && s[9] == ':' && s[12] == ':' && s[15] == ' ';
+  int month = 0, day, hour, minute, second, year;
+  lua_Integer t;
+  luaL_argcheck(L, ok && strcmp(s + 20, " GMT") == 0, 1, "not like 'Jan  5 09:34:43 2018 GMT'");
+  while (month < 12 && memcmp(months + 3 * month, s, 3) != 0) month++;
+  day = digits(s + 4, 2);
+  hour = digits(s + 7, 2);
+  minute = digits(s + 10, 2);
+  second = digits(s + 13, 2);
+  year = digits(s + 16, 4);
+  ok = month < 12 && day >= 1 && day <= 31 && hour >= 0 && hour <= 23 && minute >= 0 && minute <= 59;
+  luaL_argcheck(L, ok && second >= 0 && second <= 60 && year >= 0, 1, "not a time");
+  if (month < 2) year--; /* days since 1970 in the Gregorian calendar, its years beginning in March */
+  t = (lua_Integer)365 * year + year / 4 - year / 100 + year / 400;
+  t += (153 * ((month + 10) % 12) + 2) / 5 + day - 719469;
+  t = ((t * 24 + hour) * 60 + minute) * 60 + second;
+  lua_pushinteger(L, t);
   return 1;
 }
 
@@ -344,7 +360,7 @@ static const lsock_Core *push_core(lua_State *L) {
     lua_getfield(L, LUA_REGISTRYINDEX, LSOCK_CAPSULE);
   }
   c = lua_touserdata(L, -1);
-  if (!c || lua_rawlen(L, -1) < sizeof c->api || c->api->version != LSOCK_API_VERSION ||
+  if (!c || lua_rawlen(L, -1) != sizeof *c || c->api->version != LSOCK_API_VERSION ||
       c->api->size_api != sizeof(lsock_Api) || c->api->size_core != sizeof(lsock_Core) ||
       c->api->size_sock != sizeof(lsock_Sock) || c->api->size_op != sizeof(lsock_Op))
     luaL_error(L, "socket.ssl and socket are of different versions");

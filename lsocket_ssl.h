@@ -122,6 +122,11 @@ typedef struct lsock_Tls {
   long verify;
 } lsock_Tls;
 
+/* An SSLSession; user value 1 is its context. */
+typedef struct lsock_Session {
+  SSL_SESSION *session;
+} lsock_Session;
+
 enum { /* user values of a connection */
        TLS_UV_CTX = 1,
        TLS_UV_HOST,

@@ -117,8 +117,8 @@ static void setup(lsock_Ctx *c) {
   SSL_CTX *x = c->ctx;
   X509_VERIFY_PARAM *param = SSL_CTX_get0_param(x);
   SSL_CTX_set_app_data(x, c);
-  SSL_CTX_set_options(x, SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_SINGLE_DH_USE |
-                             SSL_OP_SINGLE_ECDH_USE | SSL_OP_ENABLE_MIDDLEBOX_COMPAT | SSL_OP_NO_RENEGOTIATION);
+  SSL_CTX_set_options(x, SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_ENABLE_MIDDLEBOX_COMPAT |
+                             SSL_OP_NO_RENEGOTIATION);
   SSL_CTX_set_mode(x, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
   SSL_CTX_clear_mode(x, SSL_MODE_AUTO_RETRY); /* a peer that sends only records without data must not hold an attempt */
   SSL_CTX_set_session_id_context(x, (const unsigned char *)"lua", 3);
@@ -228,6 +228,20 @@ int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char
     ERR_clear_error();
     lua_pushvalue(L, w.thrown);
     return lua_error(L);
+  }
+  if (!ok && w.asked && !password) {
+    lsock_Fail f = {0};
+    ERR_clear_error();
+    lua_createtable(L, 0, 2);
+    lua_pushliteral(L, "BAD_PASSWORD_READ");
+    lua_setfield(L, -2, "code");
+    lua_pushliteral(L, "the private key is encrypted, and there is no password");
+    lua_setfield(L, -2, "message");
+    f.cls = lsock_pushssl(L)->cls[TLS_ERROR];
+    f.err = SSL_ERROR_SSL;
+    f.op = op;
+    f.extra = lua_gettop(L) - 1;
+    return lsock_fail(L, &f);
   }
   return ok ? 0 : lsock_ssl_fail(L, op, err);
 }
@@ -402,8 +416,10 @@ static int ctx_set_ciphersuites(lua_State *L) {
 /* c:set_groups(list) -> c: names joined by colons; c:set_ecdh_curve(name) -> c */
 static int ctx_set_groups(lua_State *L) {
   lsock_Ctx *c = lsock_checkctx(L, 1);
+  const char *list = luaL_checkstring(L, 2);
   ERR_clear_error();
-  if (!SSL_CTX_set1_groups_list(c->ctx, luaL_checkstring(L, 2))) return lsock_ssl_fail(L, "set_groups", EINVAL);
+  if (!SSL_CTX_ctrl(c->ctx, SSL_CTRL_SET_GROUPS_LIST, 0, (void *)(uintptr_t)list))
+    return lsock_ssl_fail(L, "set_groups", EINVAL);
   lua_settop(L, 1);
   return 1;
 }

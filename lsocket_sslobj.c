@@ -206,8 +206,7 @@ const lsock_Reg lsock_tls_methods[] = {{"cipher", tls_cipher, 0},
 
 /* ---------------------------------------------------------------- sessions */
 
-/* A userdata with the pointer alone; user value 1 is its context. */
-static SSL_SESSION **check_session(lua_State *L, int arg) {
+static lsock_Session *check_session(lua_State *L, int arg) {
   int same;
   lsock_pushssl(L);
   lua_getiuservalue(L, -1, TLS_META_SESSION);
@@ -218,27 +217,27 @@ static SSL_SESSION **check_session(lua_State *L, int arg) {
 }
 
 static void push_session(lua_State *L, int arg, const lsock_Tls *t) {
-  SSL_SESSION **p = lua_newuserdatauv(L, sizeof(SSL_SESSION *), 1);
-  *p = NULL;
+  lsock_Session *p = lua_newuserdatauv(L, sizeof *p, 1);
+  p->session = NULL;
   lsock_ssl_setmeta(L, TLS_META_SESSION);
   lsock_pushtls(L, arg);
   lua_getiuservalue(L, -1, TLS_UV_CTX);
   lua_setiuservalue(L, -3, 1);
   lua_pop(L, 1);
-  *p = SSL_get1_session(t->ssl);
+  p->session = SSL_get1_session(t->ssl);
 }
 
 static int session_gc(lua_State *L) {
-  SSL_SESSION **p = lua_touserdata(L, 1);
+  lsock_Session *p = lua_touserdata(L, 1);
   if (!p || lua_rawlen(L, 1) != sizeof *p) return 0;
-  SSL_SESSION_free(*p);
-  *p = NULL;
+  SSL_SESSION_free(p->session);
+  p->session = NULL;
   return 0;
 }
 
 /* session.id, .time, .timeout, .has_ticket, .ticket_lifetime_hint */
 static int session_index(lua_State *L) {
-  SSL_SESSION *s = *check_session(L, 1);
+  SSL_SESSION *s = check_session(L, 1)->session;
   const char *k = luaL_checkstring(L, 2);
   if (!s) return 0;
   if (strcmp(k, "id") == 0) {
@@ -276,11 +275,9 @@ int lsock_tls_field(lua_State *L, int arg, const char *k) {
     lua_remove(L, -2);
   } else if (strcmp(k, "server_side") == 0)
     lua_pushboolean(L, t->server);
-  else if (!t->ssl)
-    lua_pushnil(L);
-  else if (strcmp(k, "session_reused") == 0)
+  else if (t->ssl && strcmp(k, "session_reused") == 0)
     lua_pushboolean(L, SSL_session_reused(t->ssl));
-  else if (SSL_get0_session(t->ssl))
+  else if (t->ssl && SSL_get0_session(t->ssl))
     push_session(L, arg, t);
   else
     lua_pushnil(L);
@@ -303,7 +300,7 @@ int lsock_tls_newindex(lua_State *L) {
     return 0;
   }
   if (strcmp(k, "session") == 0) {
-    SSL_SESSION *s = *check_session(L, 3);
+    SSL_SESSION *s = check_session(L, 3)->session;
     luaL_argcheck(L, !t->server, 1, "a server's session cannot be set");
     if (!s || !t->ssl || SSL_is_init_finished(t->ssl)) return luaL_error(L, "a session is set before the handshake");
     lsock_pushtls(L, 1);

@@ -108,7 +108,7 @@ static int set_host(const lsock_Tls *t, const char *host) {
   int ok = 1;
   ERR_clear_error();
   if (!ip)
-    ok = (int)SSL_set_tlsext_host_name(t->ssl, host);
+    ok = (int)SSL_ctrl(t->ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, (void *)(uintptr_t)host);
   else
     ASN1_OCTET_STRING_free(ip);
   if (!ok || !t->ctx->check_hostname) return ok;
@@ -455,7 +455,7 @@ void lsock_wrap_options(lua_State *L, int arg, lsock_Wrap *w, const char *const 
 
 /* The session at w->session, of the same context. */
 static SSL_SESSION *check_session(lua_State *L, int arg, const lsock_Wrap *w) {
-  SSL_SESSION **p;
+  const lsock_Session *p;
   if (!w->session) return NULL;
   lsock_pushssl(L);
   lua_getiuservalue(L, -1, TLS_META_SESSION);
@@ -464,7 +464,7 @@ static SSL_SESSION *check_session(lua_State *L, int arg, const lsock_Wrap *w) {
   luaL_argcheck(L, lua_rawequal(L, -1, w->ctx), arg, "the session is another context's");
   lua_pop(L, 4);
   p = lua_touserdata(L, w->session);
-  return *p;
+  return p->session;
 }
 
 static int step_handshake(lua_State *L, lsock_Op *op) {

@@ -61,9 +61,18 @@ local KINDS = {
   common_name = {ca = "ca", subject = "CN = localhost", ext = LEAF},
   weak = {ca = "ca", key = "rsa:1024", ext = LEAF .. "subjectAltName = DNS:localhost\n"},
   everything = {ca = "ca", ext = LEAF .. [[
-subjectAltName = DNS:a.test,email:me@example.test,URI:https://a.test/x,IP:10.0.0.1,IP:fe80::1,RID:1.2.3.4,dirName:dir,otherName:1.2.3.4;UTF8:x
+subjectAltName = @names
 authorityInfoAccess = OCSP;URI:http://ocsp.test/,caIssuers;URI:http://ca.test/ca.pem
 crlDistributionPoints = URI:http://crl.test/crl.pem
+[names]
+DNS = a.test
+email = me@example.test
+URI = https://a.test/x
+IP.1 = 10.0.0.1
+IP.2 = fe80::1
+RID = 1.2.3.4
+dirName = dir
+otherName = 1.2.3.4;UTF8:x
 [dir]
 O = In a directory
 ]]},
