@@ -331,6 +331,7 @@ static int read_formats(lua_State *L, const char *name, int n) {
   file_op(L, &op, name, step_read, LSOCK_RD);
   op.slot = 2;
   op.formats = n;
+  op.len = 0;
   op.turn = f->turn;
   luaL_checkstack(L, n + 1, "too many formats");
   lua_settop(L, op.self + (n > 0 ? n : 1)); /* places for the results */

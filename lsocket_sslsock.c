@@ -20,10 +20,7 @@ static int bio_read(BIO *b, char *p, int n) {
   if (r == 0) BIO_set_flags(b, BIO_FLAGS_IN_EOF);
   if (r >= 0) return (int)r;
   t->err = errno;
-  if (t->err == EAGAIN || t->err == EWOULDBLOCK || t->err == EINTR) {
-    t->blocked = 1;
-    BIO_set_retry_read(b);
-  }
+  if (t->err == EAGAIN || t->err == EWOULDBLOCK || t->err == EINTR) BIO_set_retry_read(b);
   return -1;
 }
 
@@ -33,10 +30,7 @@ static int bio_write(BIO *b, const char *p, int n) {
   BIO_clear_retry_flags(b);
   if (r >= 0) return (int)r;
   t->err = errno;
-  if (t->err == EAGAIN || t->err == EWOULDBLOCK || t->err == EINTR) {
-    t->blocked = 1;
-    BIO_set_retry_write(b);
-  }
+  if (t->err == EAGAIN || t->err == EWOULDBLOCK || t->err == EINTR) BIO_set_retry_write(b);
   return -1;
 }
 
@@ -164,7 +158,7 @@ int lsock_tls_begin(lua_State *L, lsock_Op *op, lsock_Tls *t) {
   t->self = op->self;
   t->thrown = 0;
   t->nowait = op->nowait;
-  t->err = t->blocked = 0;
+  t->err = 0;
   ERR_clear_error();
   return 0;
 }
@@ -220,6 +214,11 @@ ssize_t lsock_tls_end(lua_State *L, lsock_Op *op, lsock_Tls *t, ssize_t done, in
   return out == LSOCK_FAIL && t->broken ? lsock_tls_broken(L, op, t) : out;
 }
 
+/* Was it a record without data, not the descriptor, that ended the attempt? */
+static int was_idle(const lsock_Tls *t, int out) {
+  return out == LSOCK_READ && !t->doomed && !BIO_should_retry(SSL_get_rbio(t->ssl));
+}
+
 int lsock_tls_handshake(lua_State *L, lsock_Op *op, lsock_Tls *t) {
   int r = lsock_tls_begin(L, op, t), out = 0;
   if (r < 0) return r;
@@ -246,7 +245,7 @@ ssize_t lsock_tls_read(lua_State *L, lsock_Op *op, lsock_Tls *t, char *buf, size
       continue;
     }
     out = outcome(op, t, 0);
-    if (out != LSOCK_READ || t->blocked || t->doomed || idle++ == IDLE_RECORDS) break;
+    if (!was_idle(t, out) || idle++ == IDLE_RECORDS) break;
   }
   return lsock_tls_end(L, op, t, (ssize_t)total, out);
 }
@@ -274,11 +273,13 @@ ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *da
 
 /* Sends close_notify and, if `both`, waits for the peer's. */
 int lsock_tls_goodbye(lua_State *L, lsock_Op *op, lsock_Tls *t, int both) {
-  int r = lsock_tls_begin(L, op, t), out = 0;
+  int r = lsock_tls_begin(L, op, t), out = 0, idle = 0;
   if (r < 0) return r;
-  r = SSL_shutdown(t->ssl);
-  if (r == 0 && both) r = SSL_shutdown(t->ssl);
-  if (r < 0) out = outcome(op, t, r);
+  do {
+    r = SSL_shutdown(t->ssl);
+    if (r == 0 && both) r = SSL_shutdown(t->ssl);
+    out = r < 0 ? outcome(op, t, r) : 0;
+  } while (was_idle(t, out) && idle++ < IDLE_RECORDS);
   if (r < 0 && out == 0) r = 1;
   return (int)lsock_tls_end(L, op, t, r >= 0, out);
 }
