@@ -15,6 +15,7 @@ build     cmd:make|gmake      make
 build     cmd:pkg-config      pkg-config
 build     cmd:$LUA            lua5.4
 build     dev:lua5.4-headers  liblua5.4-dev
+build     hdr:openssl/ssl.h   libssl-dev
 demo      cmd:curl            curl
 demo      cmd:nginx|python3   python3
 test      lua:busted.runner   lua-busted
@@ -23,6 +24,8 @@ test      cmd:python3         python3
 test      cmd:curl            curl
 test      cmd:ip              iproute2
 test      cmd:ps              procps
+test      cmd:nginx           nginx-light
+test      cmd:openssl         openssl
 test      cmd:strace          strace
 test      cmd:unshare         util-linux
 test      file:/etc/services  netbase
