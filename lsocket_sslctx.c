@@ -784,7 +784,7 @@ static int ctx_newindex(lua_State *L) {
 */
 static int mod_default_context(lua_State *L) {
   static const char *const keys[] = {"purpose", "cafile", "capath", "cadata", NULL};
-  static const char *const purposes[] = {"serverAuth", "clientAuth", NULL};
+  static const char *const purposes[] = {"serverAuth", "clientAuth"};
   const char *file = NULL, *path = NULL, *data = NULL;
   size_t n, len = 0;
   int purpose = 0, r;
@@ -793,7 +793,11 @@ static int mod_default_context(lua_State *L) {
   if (!lua_isnil(L, 1)) {
     luaL_checktype(L, 1, LUA_TTABLE);
     lsock_checkkeys(L, 1, keys);
-    if (lua_getfield(L, 1, "purpose") != LUA_TNIL) purpose = luaL_checkoption(L, -1, NULL, purposes);
+    if (lua_getfield(L, 1, "purpose") != LUA_TNIL) {
+      const char *s = lua_tostring(L, -1);
+      purpose = s && strcmp(s, purposes[1]) == 0;
+      luaL_argcheck(L, s && strcmp(s, purposes[purpose]) == 0, 1, "purpose must be a field of ssl.Purpose");
+    }
     file = field(L, 1, "cafile", &n);
     path = field(L, 1, "capath", &n);
     data = field(L, 1, "cadata", &len);

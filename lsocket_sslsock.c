@@ -20,7 +20,10 @@ static int bio_read(BIO *b, char *p, int n) {
   if (r == 0) BIO_set_flags(b, BIO_FLAGS_IN_EOF);
   if (r >= 0) return (int)r;
   t->err = errno;
-  if (t->err == EAGAIN || t->err == EWOULDBLOCK || t->err == EINTR) BIO_set_retry_read(b);
+  if (t->err == EAGAIN || t->err == EWOULDBLOCK || t->err == EINTR) {
+    t->blocked = 1;
+    BIO_set_retry_read(b);
+  }
   return -1;
 }
 
@@ -158,7 +161,7 @@ int lsock_tls_begin(lua_State *L, lsock_Op *op, lsock_Tls *t) {
   t->self = op->self;
   t->thrown = 0;
   t->nowait = op->nowait;
-  t->err = 0;
+  t->err = t->blocked = 0;
   ERR_clear_error();
   return 0;
 }
@@ -215,8 +218,10 @@ ssize_t lsock_tls_end(lua_State *L, lsock_Op *op, lsock_Tls *t, ssize_t done, in
 }
 
 /* Was it a record without data, not the descriptor, that ended the attempt? */
-static int was_idle(const lsock_Tls *t, int out) {
-  return out == LSOCK_READ && !t->doomed && !BIO_should_retry(SSL_get_rbio(t->ssl));
+static int was_idle(lsock_Tls *t, int out) {
+  if (out != LSOCK_READ || t->doomed || t->blocked) return 0;
+  if (t->fd == LSOCK_NOFD && BIO_ctrl_pending(SSL_get_rbio(t->ssl)) == 0) t->blocked = 1; /* one look at the end */
+  return 1;
 }
 
 int lsock_tls_handshake(lua_State *L, lsock_Op *op, lsock_Tls *t) {
