@@ -19,6 +19,7 @@ INSTALL     = install
 # Another build of the same sources is another pair of these: see `variant` below.
 BUILD = build
 SO    = socket.so
+TLS   = $(dir $(SO))socket/ssl.so
 
 # Lua's headers, asked of pkg-config once and only when something is compiled.
 LUA_PC = $(or $(eval LUA_PC := $(shell for p in lua$(LUA_VERSION) lua-$(LUA_VERSION) \
@@ -51,15 +52,35 @@ endif
 SRC := $(sort $(filter-out lsocket_win.c $(wildcard lsocket_ssl*.c lsocket_x509*.c),$(wildcard lsocket*.c)))
 OBJ  = $(SRC:%.c=$(BUILD)/%.o)
 
+# socket/ssl.so, made where OpenSSL 3's headers are.
+TLS_SRC := $(sort $(wildcard lsocket_ssl*.c lsocket_x509*.c))
+TLS_OBJ  = $(TLS_SRC:%.c=$(BUILD)/%.o)
+TLS_CFLAGS := $(shell pkg-config --cflags 'openssl >= 3.0' 2>/dev/null)
+TLS_LIBS   := $(shell pkg-config --libs 'openssl >= 3.0' 2>/dev/null)
+HAVE_TLS   := $(if $(TLS_LIBS),yes)
+CPPFLAGS   += $(TLS_CFLAGS)
+
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all demo test check bench coverage sanitize tsan helgrind valgrind format install \
+.PHONY: all tls demo test check bench coverage sanitize tsan helgrind valgrind format install \
 	uninstall clean help specs objects host allocfail allocfail-host asan-lua fuzz core-sources core-flags
 # A person's own Lua settings must not reach the specs.
 unexport LUA_PATH_5_4 LUA_CPATH_5_4 LUA_INIT LUA_INIT_5_4
 
-all: $(SO) ## build socket.so (the default)
+all: $(SO) tls ## build socket.so and socket/ssl.so (the default)
 	@:
+
+ifeq ($(HAVE_TLS),yes)
+tls: $(TLS)
+	@:
+else
+tls:
+	@echo 'socket/ssl.so is not built: OpenSSL 3 is not installed (on Debian: libssl-dev)'
+endif
+
+$(TLS): $(TLS_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(LIBFLAG) $(CFLAGS) $(LDFLAGS) -o $@ $(TLS_OBJ) $(TLS_LIBS)
 
 $(SO): $(OBJ)
 	$(CC) $(LIBFLAG) $(CFLAGS) $(LDFLAGS) -o $@ $(OBJ) $(LIBS)
@@ -69,9 +90,9 @@ $(BUILD)/%.o: %.c Makefile
 	$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) -fPIC -fvisibility=hidden -pthread -MMD -MP \
 		$(LUA_CFLAGS) $(CPPFLAGS) -c -o $@ $<
 
-objects: $(OBJ)
+objects: $(OBJ) $(if $(HAVE_TLS),$(TLS_OBJ))
 
--include $(OBJ:.o=.d)
+-include $(OBJ:.o=.d) $(TLS_OBJ:.o=.d)
 
 quiet     = $(MAKE) --no-print-directory
 bootstrap = @LUA='$(LUA)' CC='$(CC)' sh tools/bootstrap.sh
@@ -179,6 +200,8 @@ format: ## lay out the C sources as .clang-format says
 install: all ## install (PREFIX, DESTDIR, LUA_VERSION)
 	$(INSTALL) -d '$(DESTDIR)$(INST_LIBDIR)' '$(DESTDIR)$(INST_LUADIR)' '$(DESTDIR)$(INST_INCDIR)'
 	$(INSTALL) -m 755 $(SO) '$(DESTDIR)$(INST_LIBDIR)/socket.so'
+	@if [ -e '$(TLS)' ]; then set -ex; $(INSTALL) -d '$(DESTDIR)$(INST_LIBDIR)/socket'; \
+		$(INSTALL) -m 755 $(TLS) '$(DESTDIR)$(INST_LIBDIR)/socket/ssl.so'; fi
 	$(INSTALL) -m 644 socket.lua '$(DESTDIR)$(INST_LUADIR)/socket.lua'
 	$(INSTALL) -m 644 lsocket.h '$(DESTDIR)$(INST_INCDIR)/lsocket.h'
 	@set -e; for f in $(wildcard socket/*.lua); do \
@@ -189,14 +212,16 @@ uninstall: ## remove what `install` put there
 	rm -f '$(DESTDIR)$(INST_LIBDIR)/socket.so' '$(DESTDIR)$(INST_LUADIR)/socket.lua' \
 		'$(DESTDIR)$(INST_INCDIR)/lsocket.h'
 	@for f in $(wildcard socket/*.lua); do rm -f '$(DESTDIR)$(INST_LUADIR)/'"$$f"; done
-	@rmdir '$(DESTDIR)$(INST_LUADIR)/socket' 2>/dev/null || true
+	@rm -f '$(DESTDIR)$(INST_LIBDIR)/socket/ssl.so'
+	@rmdir '$(DESTDIR)$(INST_LIBDIR)/socket' '$(DESTDIR)$(INST_LUADIR)/socket' 2>/dev/null || true
 
 clean: ## remove what was built
-	rm -rf build socket.so
+	rm -rf build socket.so socket/ssl.so
+	@rmdir socket 2>/dev/null || true
 
 # For tools/check.sh: the sources `all` compiles, and the flags to read them with.
 core-sources:
-	@echo $(SRC)
+	@echo $(SRC) $(if $(HAVE_TLS),$(TLS_SRC))
 core-flags:
 	@echo -std=c11 $(LUA_CFLAGS) $(CPPFLAGS)
 

@@ -15,6 +15,10 @@ description = {
 }
 supported_platforms = {"unix"}
 dependencies = {"lua >= 5.4, < 5.5"}
+external_dependencies = {
+  OPENSSL = {header = "openssl/ssl.h", library = "ssl"},
+  CRYPTO = {header = "openssl/crypto.h", library = "crypto"},
+}
 test = {
   type = "command",
   command = "make test",
@@ -31,6 +35,15 @@ build = {
         "lsocket_sendfile.c", "lsocket_wait.c",
       },
       libraries = {"pthread", "m"},
+    },
+    ["socket.ssl"] = {
+      sources = {
+        "lsocket_ssl.c", "lsocket_sslctx.c", "lsocket_sslerr.c", "lsocket_sslobj.c", "lsocket_sslsock.c",
+        "lsocket_x509.c",
+      },
+      libraries = {"ssl", "crypto"},
+      incdirs = {"$(OPENSSL_INCDIR)", "$(CRYPTO_INCDIR)"},
+      libdirs = {"$(OPENSSL_LIBDIR)", "$(CRYPTO_LIBDIR)"},
     },
   },
   platforms = {

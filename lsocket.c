@@ -8,8 +8,8 @@
 
 /* ---------------------------------------------------------------- objects */
 
-lsock_Sock *lsock_newsock(lua_State *L, lsock_Core *core) {
-  lsock_Sock *s = lua_newuserdatauv(L, sizeof *s, 0);
+lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, int uservalues) {
+  lsock_Sock *s = lua_newuserdatauv(L, sizeof *s, uservalues);
   memset(s, 0, sizeof *s);
   s->fd = LSOCK_NOFD;
   s->timeout = core->default_timeout;
@@ -17,6 +17,10 @@ lsock_Sock *lsock_newsock(lua_State *L, lsock_Core *core) {
   lsock_pushcore(L, LSOCK_UV_SOCKET);
   lua_setmetatable(L, -2);
   return s;
+}
+
+lsock_Sock *lsock_newsock(lua_State *L, lsock_Core *core) {
+  return lsock_newsockuv(L, core, 0);
 }
 
 void lsock_open(lsock_Sock *s, lsock_fd fd, int family, int type, int proto) {
@@ -66,9 +70,23 @@ int lsock_wake(lua_State *L, int arg, const lsock_Sock *s) {
 int lsock_closesock(lua_State *L, int arg, lsock_Sock *s) {
   int err = 0;
   if (s->fd == LSOCK_NOFD) return 0;
+  if (s->tr) s->tr->closing(s, 1);
   if (lsock_plat_close(take(s)) < 0) err = errno;
   if (lsock_wake(L, arg, s) != LUA_OK) lua_error(L);
   return err;
+}
+
+void lsock_takefd(lua_State *L, int arg, lsock_Sock *s, lsock_fd *fd) {
+  int64_t timeout = s->timeout;
+  lsock_settimeout(s, timeout == 0 ? 0 : -1); /* as a plain descriptor is expected to be */
+  *fd = take(s);
+  if (lsock_wake(L, arg, s) != LUA_OK) { /* nobody would learn the descriptor */
+    s->fd = *fd;
+    *fd = LSOCK_NOFD;
+    lsock_settimeout(s, timeout);
+    lua_error(L);
+  }
+  if (s->tr) s->tr->closing(s, 0);
 }
 
 static int type_flags(int type) {
@@ -227,6 +245,7 @@ static int sock_dup(lua_State *L) {
   lsock_fd fd;
   int d;
   if (lsock_isclosed(s)) return closed(L, "dup");
+  if (s->tr) return lsock_failno(L, EOPNOTSUPP, "dup"); /* the keys of a connection have one owner */
   n = lsock_newsock(L, core);
   fd = dup_fd(L, s->fd);
   if (fd == LSOCK_NOFD) return failed(L, "dup");
@@ -241,9 +260,22 @@ static int sock_dup(lua_State *L) {
 
 /* ---------------------------------------------------------------- accept */
 
+/* The socket at op->slot, which a transport may first replace by one of its kind. */
+static int give_accepted(lua_State *L, lsock_Op *op) {
+  op->state = 1;
+  if (op->s->tr) {
+    int r = op->s->tr->accepted(L, op, op->slot);
+    if (r < 0) return r;
+  }
+  lua_pushvalue(L, op->slot);
+  lsock_pushaddr(L, op->s->proto, &op->addr);
+  return 2;
+}
+
 static int step_accept(lua_State *L, lsock_Op *op) {
   lsock_Sock *s = op->s, *n;
   lsock_fd fd;
+  if (op->state) return give_accepted(L, op);
   if (op->nowait) lsock_mode(s, 1);
   if (!op->slot) {
     lsock_newsock(L, op->core);
@@ -258,9 +290,7 @@ static int step_accept(lua_State *L, lsock_Op *op) {
   n->nonblocking = s->nonblocking;
 #endif
   lsock_open(n, fd, s->family, s->type, s->proto);
-  lua_pushvalue(L, op->slot);
-  lsock_pushaddr(L, s->proto, &op->addr);
-  return 2;
+  return give_accepted(L, op);
 }
 
 /* s:accept() -> socket, address of its peer (accept(2)) */
@@ -294,16 +324,9 @@ static int sock_close(lua_State *L) {
 /* s:detach() -> descriptor, now the caller's; the object is closed without closing it */
 static int sock_detach(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
-  lsock_fd fd = s->fd;
-  int64_t timeout = s->timeout;
+  lsock_fd fd;
   if (lsock_isclosed(s)) return closed(L, "detach");
-  lsock_settimeout(s, timeout == 0 ? 0 : -1); /* as a plain descriptor is expected to be */
-  take(s);
-  if (lsock_wake(L, 1, s) != LUA_OK) { /* nobody would learn the descriptor */
-    s->fd = fd;
-    lsock_settimeout(s, timeout);
-    return lua_error(L);
-  }
+  lsock_takefd(L, 1, s, &fd);
   lua_pushinteger(L, fd);
   return 1;
 }
@@ -322,6 +345,7 @@ static int sock_gc(lua_State *L) {
   if (s->fd != LSOCK_NOFD) {
     int fd = s->fd;
     s->waiting = 0;
+    if (s->tr) s->tr->closing(s, 0);
     lsock_plat_close(take(s));
     if (!s->internal) {
       lua_pushfstring(L, "socket: unclosed socket (fd=%d, family=%s, type=%s) collected", fd,
@@ -405,15 +429,15 @@ static int sock_events(lua_State *L) {
 
 /* s:pending() -> bytes received but not yet given out; a plain socket holds none */
 static int sock_pending(lua_State *L) {
-  lsock_checksock(L, 1, lsock_core(L));
-  lua_pushinteger(L, 0);
+  const lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  lua_pushinteger(L, s->tr ? (lua_Integer)s->tr->pending(s) : 0);
   return 1;
 }
 
 /* s:dirty() -> is there something to read that a poll of the descriptor would not show? */
 static int sock_dirty(lua_State *L) {
-  lsock_checksock(L, 1, lsock_core(L));
-  lua_pushboolean(L, 0);
+  const lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  lua_pushboolean(L, s->tr && s->tr->pending(s) > 0);
   return 1;
 }
 
@@ -469,6 +493,20 @@ static void open_sockets(lua_State *L, int core) {
   lsock_register(L, core, functions);
 }
 
+/* socket.ssl: the module of that name, from where the host put it or by its `require`; nil in a host without one. */
+static int open_tls(lua_State *L) {
+  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  if (!lua_istable(L, -1) || lua_getfield(L, -1, "socket.ssl") == LUA_TNIL) {
+    if (lua_getglobal(L, "require") == LUA_TNIL) return 1;
+    lua_pushliteral(L, "socket.ssl");
+    lua_call(L, 1, 1);
+  }
+  lua_pushliteral(L, "ssl");
+  lua_pushvalue(L, -2);
+  lua_rawset(L, 1);
+  return 1;
+}
+
 /*
 ** The module's __index: constants come into its table when first asked for, since a program uses a dozen of a thousand,
 ** and filling them all in would take longer than everything else at start-up.
@@ -478,6 +516,8 @@ static int module_index(lua_State *L) {
   if (lua_type(L, 2) != LUA_TSTRING) return 0;
   if (strcmp(lua_tostring(L, 2), "errno") == 0)
     lsock_open_errno(L);
+  else if (strcmp(lua_tostring(L, 2), "ssl") == 0)
+    return open_tls(L);
   else if (!lsock_pushconst(L, 2))
     return 0;
   lua_pushvalue(L, 2);
@@ -507,6 +547,9 @@ static int module_pairs(lua_State *L) {
 
 static const lsock_Reg module_meta[] = {{"__index", module_index, 0}, {"__pairs", module_pairs, 0}, {NULL, NULL, 0}};
 
+/* For libraries that extend this one; Lua loads each where it cannot see the others' names. */
+static const lsock_Api lsock_api = LSOCK_API_INIT;
+
 /* Where the registry keeps the module: opening it twice in one state gives the same one. */
 static const char registry_key = 'm';
 
@@ -517,6 +560,7 @@ int luaopen_socket(lua_State *L) {
   luaL_checkversion(L);
   c = lua_newuserdatauv(L, sizeof *c, LSOCK_UV_COUNT);
   memset(c, 0, sizeof *c);
+  c->api = &lsock_api;
   c->secret = lsock_plat_secret();
   c->default_timeout = -1;
   core = lua_gettop(L);
@@ -540,5 +584,7 @@ int luaopen_socket(lua_State *L) {
   lua_setmetatable(L, -2);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &registry_key);
+  lua_pushvalue(L, core);
+  lua_setfield(L, LUA_REGISTRYINDEX, LSOCK_CAPSULE);
   return 1;
 }

@@ -12,7 +12,7 @@
 /* Python's default backlog: enough for most, without asking the kernel for its maximum. */
 #define DEFAULT_BACKLOG (SOMAXCONN < 128 ? SOMAXCONN : 128)
 
-enum { START, PENDING };
+enum { START, PENDING, CONNECTED };
 
 static int socket_error(lsock_fd fd) {
   int err = 0;
@@ -22,13 +22,22 @@ static int socket_error(lsock_fd fd) {
 
 /* ---------------------------------------------------------------- connect */
 
+/* The system has connected it; now the transport, if there is one. */
+static int connected(lua_State *L, lsock_Op *op) {
+  int r;
+  op->state = CONNECTED;
+  r = op->s->tr ? op->s->tr->connected(L, op) : 0;
+  if (r < 0) return r;
+  lua_pushvalue(L, op->self);
+  return 1;
+}
+
 /* After the wait: has it succeeded? */
 static int finish_connect(lua_State *L, lsock_Op *op) {
   if (op->coop && lsock_plat_poll(op->s->fd, POLLOUT, 0) == 0) return LSOCK_WRITE; /* the hook was wrong */
   op->err = socket_error(op->s->fd);
   if (op->err) return LSOCK_FAIL;
-  lua_pushvalue(L, op->self);
-  return 1;
+  return connected(L, op);
 }
 
 static int step_connect(lua_State *L, lsock_Op *op) {
@@ -37,11 +46,9 @@ static int step_connect(lua_State *L, lsock_Op *op) {
   int r = lsock_step_address(L, op);
   if (r < 0) return r;
   if (op->state == PENDING) return finish_connect(L, op);
+  if (op->state == CONNECTED) return connected(L, op);
   if (op->nowait) lsock_mode(s, 1);
-  if (connect(s->fd, &op->addr.u.sa, op->addr.len) == 0) {
-    lua_pushvalue(L, op->self);
-    return 1;
-  }
+  if (connect(s->fd, &op->addr.u.sa, op->addr.len) == 0) return connected(L, op);
   err = errno;
   if (err == EAGAIN && op->timeout != 0) return lsock_pause(L, op, LSOCK_RETRY); /* a Unix listener's queue is full */
   if ((err != EINPROGRESS && err != EALREADY && err != EINTR) || op->timeout == 0) {

@@ -114,8 +114,20 @@ static const char *herr_text(int code) {
   }
 }
 
-static void push_message(lua_State *L, const Err *e) {
+/* Classes of other libraries may bring a code and a message of their own. */
+static int push_own(lua_State *L, int idx, const Err *e, const char *key) {
+  if (e->cls <= LSOCK_TIMEOUT) return 0;
+  if (lua_getiuservalue(L, idx, UV_EXTRA) == LUA_TTABLE && lua_getfield(L, -1, key) != LUA_TNIL) {
+    lua_remove(L, -2);
+    return 1;
+  }
+  lua_settop(L, lua_gettop(L) - (lua_isnil(L, -1) && lua_istable(L, -2) ? 2 : 1));
+  return 0;
+}
+
+static void push_message(lua_State *L, int idx, const Err *e) {
   char buf[128];
+  if (push_own(L, idx, e, "message")) return;
   if (e->msg)
     lua_pushstring(L, e->msg);
   else if (e->cls == LSOCK_GAIERROR)
@@ -126,7 +138,8 @@ static void push_message(lua_State *L, const Err *e) {
     lua_pushstring(L, lsock_plat_strerror(e->err, buf, sizeof buf));
 }
 
-static void push_code(lua_State *L, const Err *e) {
+static void push_code(lua_State *L, int idx, const Err *e) {
+  if (push_own(L, idx, e, "code")) return;
   switch (e->cls) {
     case LSOCK_GAIERROR: lua_pushstring(L, lsock_eai_name(e->err)); break;
     case LSOCK_HERROR: lua_pushstring(L, lsock_herr_name(e->err)); break;
@@ -162,7 +175,7 @@ static int err_index(lua_State *L) {
     if (i == 1)
       lua_pushinteger(L, e->err);
     else if (i == 2)
-      push_message(L, e);
+      push_message(L, 1, e);
     else
       lua_pushnil(L);
     return 1;
@@ -172,11 +185,11 @@ static int err_index(lua_State *L) {
   if (strcmp(k, "errno") == 0)
     lua_pushinteger(L, e->err);
   else if (strcmp(k, "code") == 0)
-    push_code(L, e);
+    push_code(L, 1, e);
   else if (strcmp(k, "class") == 0)
     push_class(L, e);
   else if (strcmp(k, "message") == 0)
-    push_message(L, e);
+    push_message(L, 1, e);
   else if (strcmp(k, "op") == 0)
     lua_pushstring(L, e->op);
   else if (strcmp(k, "where") == 0)
@@ -217,9 +230,9 @@ static int err_tostring(lua_State *L) {
     }
     luaL_addstring(&b, ": ");
   }
-  push_message(L, e);
+  push_message(L, 1, e);
   luaL_addvalue(&b);
-  push_code(L, e);
+  push_code(L, 1, e);
   if (lua_isnil(L, -1))
     lua_pop(L, 1);
   else {
@@ -292,6 +305,12 @@ int lsock_newclass(lua_State *L, int core, const char *name, int parent) {
   lua_rawseti(L, -2, n);
   lua_pop(L, 1);
   return n;
+}
+
+void lsock_pushclass(lua_State *L, int core, int n) {
+  lua_getiuservalue(L, core, LSOCK_UV_CLASSES);
+  lua_rawgeti(L, -1, n);
+  lua_remove(L, -2);
 }
 
 static const lsock_Reg err_meta[] = {{"__index", err_index, 0}, {"__tostring", err_tostring, 0}, {NULL, NULL, 0}};

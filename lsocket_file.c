@@ -121,8 +121,8 @@ static int fill(lua_State *L, lsock_Op *op, File *f, size_t want, size_t *spent)
   if (*spent > 0 && op->timeout > 0) op->nowait = 1; /* the kernel's part of a timeout is for one call */
   if (want == 0 && f->size <= 1) {
     char c;
-    n = recv(op->s->fd, &c, 1, MSG_PEEK | LSOCK_DONTWAIT(op));
-    if (n < 0) return lsock_again(op, LSOCK_READ);
+    n = lsock_receive(L, op, &c, 1, MSG_PEEK);
+    if (n < 0) return (int)n;
     return n > 0 ? SOMETHING : NOTHING;
   }
   if (f->size > 1) {
@@ -132,8 +132,8 @@ static int fill(lua_State *L, lsock_Op *op, File *f, size_t want, size_t *spent)
     reserve(L, &f->in, UV_IN, want, 64);
     most = want;
   }
-  n = recv(op->s->fd, f->in.p + f->in.to, most, LSOCK_DONTWAIT(op));
-  if (n < 0) return lsock_again(op, LSOCK_READ);
+  n = lsock_receive(L, op, f->in.p + f->in.to, most, 0);
+  if (n < 0) return (int)n;
   f->in.to += (size_t)n;
   *spent += (size_t)n < most ? SHARE : (size_t)n;
   return n > 0 ? MAYBE : NOTHING;
@@ -408,10 +408,10 @@ static int file_lines(lua_State *L) {
 /* ---------------------------------------------------------------- writing */
 
 /* Sends what waits in `out`: 0 when all of it went, else as a step. */
-static int step_out(lsock_Op *op, File *f) {
+static int step_out(lua_State *L, lsock_Op *op, File *f) {
   while (waiting(&f->out) > 0) {
-    ssize_t n = send(op->s->fd, f->out.p + f->out.from, waiting(&f->out), LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
-    if (n < 0) return lsock_again(op, LSOCK_WRITE);
+    ssize_t n = lsock_transmit(L, op, f->out.p + f->out.from, waiting(&f->out), 0);
+    if (n < 0) return (int)n;
     f->out.from += (size_t)n;
     if (waiting(&f->out) > 0) return lsock_further(op, LSOCK_WRITE);
   }
@@ -432,12 +432,12 @@ static int step_write(lua_State *L, lsock_Op *op) {
     const char *p = lsock_checkbytes(L, op->slot + op->state, &len);
     if (f->buffering == LINE && op->done == 0 && memchr(p, '\n', len)) op->flush = 1;
     if (len - op->done > f->out.room - f->out.to) {
-      r = step_out(op, f);
+      r = step_out(L, op, f);
       if (r < 0) return r;
     }
     while (len - op->done > f->out.room) { /* longer than the buffer: straight from the string */
-      ssize_t n = send(op->s->fd, p + op->done, len - op->done, LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
-      if (n < 0) return lsock_again(op, LSOCK_WRITE);
+      ssize_t n = lsock_transmit(L, op, p + op->done, len - op->done, 0);
+      if (n < 0) return (int)n;
       op->done += (size_t)n;
       op->len += (size_t)n;
       if (len > op->done) return lsock_further(op, LSOCK_WRITE);
@@ -448,17 +448,16 @@ static int step_write(lua_State *L, lsock_Op *op) {
       op->len += len - op->done;
     }
   }
-  if (op->flush && (r = step_out(op, f)) < 0) return r;
+  if (op->flush && (r = step_out(L, op, f)) < 0) return r;
   lua_pushvalue(L, 1);
   return 1;
 }
 
 /* e.sent: how many bytes of the arguments were sent or are in the buffer */
 static int note_written(lua_State *L, lsock_Op *op) {
-  lua_createtable(L, 0, 1);
+  lsock_pushextra(L, op);
   lua_pushinteger(L, (lua_Integer)op->len);
   lua_setfield(L, -2, "sent");
-  op->extra = lua_gettop(L);
   return -1;
 }
 
@@ -485,7 +484,7 @@ static int step_flush(lua_State *L, lsock_Op *op) {
   File *f = lua_touserdata(L, 1);
   int r;
   if (gone(op, f)) return LSOCK_FAIL;
-  r = step_out(op, f);
+  r = step_out(L, op, f);
   if (r < 0) return r;
   lua_pushvalue(L, 1);
   return 1;
@@ -528,7 +527,7 @@ static int finish(lua_State *L, File *f) {
 
 static int step_close(lua_State *L, lsock_Op *op) {
   File *f = lua_touserdata(L, 1);
-  int r = f->s ? step_out(op, f) : 0;
+  int r = f->s ? step_out(L, op, f) : 0;
   return r < 0 ? r : finish(L, f);
 }
 
@@ -577,7 +576,13 @@ static int file_gc(lua_State *L) {
   if (!f || lua_rawlen(L, 1) != sizeof *f || f->seal != FILE_SEAL(lsock_core(L), f) || !f->s) return 0;
 #if defined(MSG_DONTWAIT)
   if (waiting(&f->out) > 0 && f->s->fd != LSOCK_NOFD) {
-    ssize_t n = send(f->s->fd, f->out.p + f->out.from, waiting(&f->out), LSOCK_NOSIGNAL | MSG_DONTWAIT);
+    lsock_Op op;
+    ssize_t n;
+    lsock_op_init(&op, lsock_core(L), "close", NULL, LSOCK_WR);
+    op.s = op.w = f->s;
+    op.self = 0;
+    op.nowait = 1;
+    n = lsock_transmit(L, &op, f->out.p + f->out.from, waiting(&f->out), 0);
     if (n < (ssize_t)waiting(&f->out)) lua_warning(L, "socket: unflushed data of a collected file lost", 0);
   }
 #endif

@@ -28,9 +28,10 @@
 typedef struct lsock_Pool lsock_Pool; /* lsocket_resolve.c */
 
 typedef struct lsock_Core {
-  uintptr_t secret;        /* see lsock_Sock.seal */
-  int64_t default_timeout; /* ns, < 0: none */
-  char *scratch;           /* receive buffer; its userdata is user value LSOCK_UV_SCRATCH */
+  const struct lsock_Api *api; /* lsocket_api.h */
+  uintptr_t secret;            /* see lsock_Sock.seal */
+  int64_t default_timeout;     /* ns, < 0: none */
+  char *scratch;               /* receive buffer; its userdata is user value LSOCK_UV_SCRATCH */
   size_t scratch_size;
   lsock_Pool *pool; /* threads that look names up; NULL until one is needed */
   int hook;         /* a wait hook is set */
@@ -59,7 +60,8 @@ enum { /* user values of the core */
        LSOCK_UV_CONTROL, /* metatable of received control messages ... */
        LSOCK_UV_RIGHTS,  /* ... and of the descriptors among them */
        LSOCK_UV_FILE,    /* metatable of files */
-       LSOCK_UV_COUNT = LSOCK_UV_FILE
+       LSOCK_UV_TLS,     /* the TLS library's own */
+       LSOCK_UV_COUNT = LSOCK_UV_TLS
 };
 
 #define lsock_pushcore(L, uv) ((void)lua_getiuservalue((L), LSOCK_UP_CORE, (uv)))
@@ -78,6 +80,8 @@ void lsock_register(lua_State *L, int core, const lsock_Reg *regs);
 
 enum { LSOCK_RD = 0, LSOCK_WR = 1, LSOCK_MODAL = 2 }; /* directions; as bits 1 << direction */
 
+typedef struct lsock_Transport lsock_Transport;
+
 typedef struct lsock_Sock {
   uintptr_t seal;    /* its own address ^ core->secret: only this library can have made it */
   int64_t timeout;   /* ns; 0 never waits, < 0 blocks */
@@ -92,6 +96,8 @@ typedef struct lsock_Sock {
   unsigned char internal;    /* ours alone: no warning when collected */
   unsigned char closing;     /* closed but for its files */
   int files;                 /* open ones, of makefile */
+  const lsock_Transport *tr; /* how bytes travel; NULL: as they are */
+  void *trdata;
 } lsock_Sock;
 
 /* For everybody but its files. */
@@ -101,6 +107,7 @@ typedef struct lsock_Sock {
 
 /* A new, closed socket object on top of the stack: allocated before any descriptor, so memory errors leak none. */
 lsock_Sock *lsock_newsock(lua_State *L, lsock_Core *core);
+lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, int uservalues);
 
 /* Gives it a descriptor; an O_NONBLOCK already in force is not looked for. */
 void lsock_open(lsock_Sock *s, lsock_fd fd, int family, int type, int proto);
@@ -119,6 +126,9 @@ int lsock_wake(lua_State *L, int arg, const lsock_Sock *s);
 
 /* Closes the descriptor and wakes who waits on it. 0 or an errno. The object is at `arg`. */
 int lsock_closesock(lua_State *L, int arg, lsock_Sock *s);
+
+/* Takes the descriptor out of the object at `arg`, in the mode a plain one has; then wakes who waits on it. */
+void lsock_takefd(lua_State *L, int arg, lsock_Sock *s, lsock_fd *fd);
 
 /* ---------------------------------------------------------------- errors (lsocket_err.c) */
 
@@ -142,8 +152,10 @@ int lsock_fail(lua_State *L, const lsock_Fail *f);
 /* The same for an errno and an operation's name alone. */
 int lsock_failno(lua_State *L, int err, const char *op);
 
-/* Adds a class after the built-in ones; returns its number. Pops nothing, pushes nothing. */
+/* Adds a class after the built-in ones; returns its number. Pops nothing, pushes nothing. In errors of such classes
+** `code` and `message` may be among the further fields. */
 int lsock_newclass(lua_State *L, int core, const char *name, int parent);
+void lsock_pushclass(lua_State *L, int core, int n);
 
 void lsock_open_err(lua_State *L, int core); /* the module's table is on top */
 
@@ -285,6 +297,12 @@ int lsock_again(lsock_Op *op, int want);
 /* Result of an attempt that got further, but not to its end: the deadline, hooks and other coroutines have their turn. */
 int lsock_further(const lsock_Op *op, int want);
 
+/* Pushes the table of further fields for the operation's error, made if there is none yet. */
+void lsock_pushextra(lua_State *L, lsock_Op *op);
+
+/* An attempt at what cannot be done through a transport. */
+int lsock_untransported(lsock_Op *op);
+
 /* Gives pending hooks (a Ctrl-C) their turn; may raise. */
 void lsock_turn(lua_State *L);
 
@@ -384,7 +402,45 @@ const char *lsock_herr_name(int code);
 const char *lsock_af_name(int family);
 const char *lsock_type_name(int type);
 
+/* ---------------------------------------------------------------- transports */
+
+/*
+** What lies between a stream socket's operations and its descriptor: TLS. An attempt returns a count > 0, 0 at the end of
+** the stream, or as a step (LSOCK_READ ..., which for LSOCK_FAIL sets the op's err, cls, msg or extra). Only op->cls, the
+** class of a would-block error, is set in any case.
+*/
+struct lsock_Transport {
+  ssize_t (*receive)(lua_State *L, lsock_Op *op, char *buf, size_t n, int flags);
+  ssize_t (*transmit)(lua_State *L, lsock_Op *op, const char *data, size_t n, int flags);
+  int (*shutdown)(lua_State *L, lsock_Op *op, int how);  /* before shutdown(2): 0, or as a step */
+  int (*connected)(lua_State *L, lsock_Op *op);          /* after connect(2): likewise */
+  int (*accepted)(lua_State *L, lsock_Op *op, int slot); /* makes a socket of the kind out of that at slot: likewise */
+  size_t (*pending)(const lsock_Sock *s);                /* bytes that poll(2) does not know of; 1: perhaps */
+  void (*closing)(lsock_Sock *s, int last);              /* the descriptor goes; last: a goodbye may be sent */
+};
+
+#include "lsocket_api.h"
+
 /* ---------------------------------------------------------------- the common case, inlined */
+
+#if !defined(LSOCKET_BESIDE)
+/* One attempt to receive or to send. */
+static inline ssize_t lsock_receive(lua_State *L, lsock_Op *op, char *buf, size_t n, int flags) {
+  lsock_Sock *s = op->s;
+  ssize_t got;
+  if (s->tr) return s->tr->receive(L, op, buf, n, flags);
+  got = recv(s->fd, buf, n, flags | LSOCK_DONTWAIT(op));
+  return lsock_likely(got >= 0) ? got : lsock_again(op, LSOCK_READ);
+}
+
+static inline ssize_t lsock_transmit(lua_State *L, lsock_Op *op, const char *data, size_t n, int flags) {
+  lsock_Sock *s = op->s;
+  ssize_t sent;
+  if (s->tr) return s->tr->transmit(L, op, data, n, flags);
+  sent = send(s->fd, data, n, flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
+  return lsock_likely(sent >= 0) ? sent : lsock_again(op, LSOCK_WRITE);
+}
+#endif
 
 static inline lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core) {
   lsock_Sock *s = lua_touserdata(L, arg);

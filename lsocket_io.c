@@ -75,8 +75,8 @@ void lsock_pushreceived(lua_State *L, const lsock_Op *op, const char *p, ssize_t
 
 static int step_recv(lua_State *L, lsock_Op *op) {
   char *p = lsock_room(L, op);
-  ssize_t n = recv(op->s->fd, p, op->len, op->flags | LSOCK_DONTWAIT(op));
-  if (n < 0) return lsock_again(op, LSOCK_READ);
+  ssize_t n = lsock_receive(L, op, p, op->len, op->flags);
+  if (n < 0) return (int)n;
   lsock_pushreceived(L, op, p, n);
   return 1;
 }
@@ -91,17 +91,16 @@ static int all_received(lua_State *L, lsock_Op *op) {
 static int some_received(lua_State *L, lsock_Op *op) {
   if (op->done == 0) return -1;
   if (op->cls == LSOCK_TIMEOUT || op->err == EAGAIN) return all_received(L, op);
-  lua_createtable(L, 0, 1);
+  lsock_pushextra(L, op);
   all_received(L, op);
   lua_setfield(L, -2, "partial");
-  op->extra = lua_gettop(L);
   return -1;
 }
 
 /* MSG_WAITALL where the kernel may not or does not wait for all */
 static int step_recv_all(lua_State *L, lsock_Op *op) {
-  ssize_t n = recv(op->s->fd, op->into + op->done, op->len - op->done, op->flags | LSOCK_DONTWAIT(op));
-  if (n < 0) return lsock_again(op, LSOCK_READ);
+  ssize_t n = lsock_receive(L, op, op->into + op->done, op->len - op->done, op->flags);
+  if (n < 0) return (int)n;
   op->done += (size_t)n;
   if (n > 0 && op->done < op->len) return op->timeout < 0 && !op->nowait ? LSOCK_INTR : LSOCK_READ;
   return all_received(L, op);
@@ -166,6 +165,7 @@ static int sock_recv_into(lua_State *L) {
 static int step_recvfrom(lua_State *L, lsock_Op *op) {
   char *p = lsock_room(L, op);
   ssize_t n;
+  if (op->s->tr) return lsock_untransported(op);
   op->addr.len = sizeof op->addr.u;
   n = recvfrom(op->s->fd, p, op->len, op->flags | LSOCK_DONTWAIT(op), &op->addr.u.sa, &op->addr.len);
   if (n < 0) return lsock_again(op, LSOCK_READ);
@@ -196,8 +196,8 @@ static int sock_recvfrom_into(lua_State *L) {
 /* ---------------------------------------------------------------- send */
 
 static int step_send(lua_State *L, lsock_Op *op) {
-  ssize_t n = send(op->s->fd, op->data, op->len, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
-  if (n < 0) return lsock_again(op, LSOCK_WRITE);
+  ssize_t n = lsock_transmit(L, op, op->data, op->len, op->flags);
+  if (n < 0) return (int)n;
   lua_pushinteger(L, (lua_Integer)n);
   return 1;
 }
@@ -214,8 +214,8 @@ static int sock_send(lua_State *L) {
 }
 
 static int step_sendall(lua_State *L, lsock_Op *op) {
-  ssize_t n = send(op->s->fd, op->data + op->done, op->len - op->done, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
-  if (n < 0) return lsock_again(op, LSOCK_WRITE);
+  ssize_t n = lsock_transmit(L, op, op->data + op->done, op->len - op->done, op->flags);
+  if (n < 0) return (int)n;
   op->done += (size_t)n;
   if (op->done < op->len) return op->timeout < 0 && !op->nowait ? LSOCK_INTR : LSOCK_WRITE;
   lua_pushvalue(L, 1);
@@ -224,10 +224,9 @@ static int step_sendall(lua_State *L, lsock_Op *op) {
 
 /* e.sent */
 static int note_sent(lua_State *L, lsock_Op *op) {
-  lua_createtable(L, 0, 1);
+  lsock_pushextra(L, op);
   lua_pushinteger(L, (lua_Integer)op->done);
   lua_setfield(L, -2, "sent");
-  op->extra = lua_gettop(L);
   return -1;
 }
 
@@ -243,7 +242,9 @@ static int sock_sendall(lua_State *L) {
 
 static int step_sendto(lua_State *L, lsock_Op *op) {
   ssize_t n;
-  int r = lsock_step_address(L, op);
+  int r;
+  if (op->s->tr) return lsock_untransported(op);
+  r = lsock_step_address(L, op);
   if (r < 0) return r;
   n = sendto(op->s->fd, op->data, op->len, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op), &op->addr.u.sa,
              op->addr.len);

@@ -256,6 +256,7 @@ static int step_recvmsg(lua_State *L, lsock_Op *op) {
   Msg *m = lua_touserdata(L, op->slot);
   struct msghdr h;
   ssize_t n;
+  if (op->s->tr) return lsock_untransported(op);
   attach(m->control, &h, m->control->size);
   op->addr.len = sizeof op->addr.u;
   h.msg_name = &op->addr.u;
@@ -400,6 +401,7 @@ static int step_sendmsg(lua_State *L, lsock_Op *op) {
   Msg *m = lua_touserdata(L, op->slot);
   struct msghdr h;
   ssize_t n;
+  if (op->s->tr) return lsock_untransported(op);
   if (op->address) {
     int r = lsock_step_address(L, op);
     if (r < 0) return r;

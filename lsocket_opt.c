@@ -164,12 +164,29 @@ static int sock_fileno(lua_State *L) {
   return 1;
 }
 
+static int step_shutdown(lua_State *L, lsock_Op *op) {
+  int r = op->s->tr->shutdown(L, op, op->state);
+  if (r < 0) return r;
+  if (shutdown(op->s->fd, op->state) < 0) {
+    op->err = errno;
+    return LSOCK_FAIL;
+  }
+  lua_pushvalue(L, 1);
+  return 1;
+}
+
 /* s:shutdown(how) -> s; how is SHUT_RD, SHUT_WR or SHUT_RDWR (shutdown(2)) */
 static int sock_shutdown(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   int how = lsock_checkint(L, 2);
   luaL_argcheck(L, how == SHUT_RD || how == SHUT_WR || how == SHUT_RDWR, 2, "SHUT_RD, SHUT_WR or SHUT_RDWR expected");
   if (lsock_isclosed(s)) return closed(L, "shutdown");
+  if (s->tr) {
+    lsock_Op op;
+    lsock_op(L, &op, "shutdown", step_shutdown, LSOCK_WR);
+    op.state = how;
+    return lsock_run(L, &op);
+  }
   if (shutdown(s->fd, how) < 0) return lsock_failno(L, errno, "shutdown");
   lua_settop(L, 1);
   return 1;

@@ -66,9 +66,9 @@ static int read_piece(lsock_Op *op, Source *f) {
   return n > 0;
 }
 
-static int send_piece(lsock_Op *op, Source *f) {
-  ssize_t n = send(op->s->fd, f->piece + f->from, f->to - f->from, LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
-  if (n < 0) return lsock_again(op, LSOCK_WRITE);
+static int send_piece(lua_State *L, lsock_Op *op, Source *f) {
+  ssize_t n = lsock_transmit(L, op, f->piece + f->from, f->to - f->from, 0);
+  if (n < 0) return (int)n;
   f->from += (size_t)n;
   sent(f, (size_t)n);
   return 1;
@@ -113,7 +113,7 @@ static int step_sendfile(lua_State *L, lsock_Op *op) {
     if (r < 0) return r;
     if (r == 0) break;
     if (pieces > 0 && (!op->coop || f->from > 0 || pieces >= SHARE)) return lsock_further(op, LSOCK_WRITE);
-    r = send_piece(op, f);
+    r = send_piece(L, op, f);
     if (r < 0) return r;
     pieces++;
   }
@@ -126,10 +126,9 @@ static int step_sendfile(lua_State *L, lsock_Op *op) {
 static int note_sent(lua_State *L, lsock_Op *op) {
   Source *f = lua_touserdata(L, op->slot);
   set_position(f);
-  lua_createtable(L, 0, 1);
+  lsock_pushextra(L, op);
   lua_pushinteger(L, (lua_Integer)f->sent);
   lua_setfield(L, -2, "sent");
-  op->extra = lua_gettop(L);
   return -1;
 }
 
@@ -177,6 +176,7 @@ static int sock_sendfile(lua_State *L) {
   op.partial = note_sent;
   f->at = offset;
   f->left = count;
+  if (op.s->tr) f->way = BY_POSITION;
   f->lua = luaL_testudata(L, 2, LUA_FILEHANDLE);
   if (f->lua) {
     luaL_argcheck(L, is_open(f->lua), 2, "file is closed");

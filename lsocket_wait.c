@@ -33,6 +33,22 @@ int lsock_further(const lsock_Op *op, int want) {
   return LSOCK_INTR;
 }
 
+void lsock_pushextra(lua_State *L, lsock_Op *op) {
+  luaL_checkstack(L, 4, "error");
+  if (op->extra)
+    lua_pushvalue(L, op->extra);
+  else {
+    lua_createtable(L, 0, 1);
+    op->extra = lua_gettop(L);
+  }
+}
+
+int lsock_untransported(lsock_Op *op) {
+  op->err = EOPNOTSUPP;
+  op->msg = "not possible over TLS";
+  return LSOCK_FAIL;
+}
+
 /* ---------------------------------------------------------------- pending hooks */
 
 static int nothing(lua_State *L) {
@@ -257,7 +273,7 @@ static int between(lua_State *L, lsock_Op **opp, int r, int *results) {
     lsock_turn(L);
     return canceled(op) ? BROKEN : READY;
   } else if (op->timeout == 0)
-    *results = failed(L, op, LSOCK_ERROR, EAGAIN, op->msg);
+    *results = failed(L, op, op->cls ? op->cls : LSOCK_ERROR, EAGAIN, op->msg);
   else {
     op->want = r;
     if (op->deadline != FOREVER && lsock_plat_now() >= op->deadline)
@@ -298,7 +314,7 @@ static int prepare(lua_State *L, lsock_Op *op) {
   if (!s) return READY;
   if (op->timeout < 0 && !op->coop)
     lsock_mode(s, 0);
-  else if (op->timeout > 0 && !op->coop) {
+  else if (op->timeout > 0 && !op->coop && !s->tr) { /* a transport may have what poll(2) does not know of */
     if (!op->job && op->dir != LSOCK_MODAL && kernel_bound(s, op->dir, op->timeout))
       op->nowait = 0;
     else if (s->likely_idle & (1 << op->dir)) {

@@ -5,6 +5,9 @@
 set -eu
 LUA=${LUA:-lua5.4}
 
+# The group `peers` is for CI only: Debian starts this server as a service, which no test should do to a person's
+# machine; the specs that talk to it are pending where it is not.
+#
 # Every need in one place: group, how to see that it is there, Debian package.
 #   cmd:a|b  one of these programs    hdr:f  a C header    file:f  a file    lua:m  a module of $LUA
 #   dev:     the headers of Lua, through pkg-config unless LUA_CFLAGS is set
@@ -15,6 +18,7 @@ build     cmd:make|gmake      make
 build     cmd:pkg-config      pkg-config
 build     cmd:$LUA            lua5.4
 build     dev:lua5.4-headers  liblua5.4-dev
+build     hdr:openssl/ssl.h   libssl-dev
 demo      cmd:curl            curl
 demo      cmd:nginx|python3   python3
 test      lua:busted.runner   lua-busted
@@ -23,7 +27,7 @@ test      cmd:python3         python3
 test      cmd:curl            curl
 test      cmd:ip              iproute2
 test      cmd:ps              procps
-test      cmd:redis-server    redis-server
+test      cmd:openssl         openssl
 test      cmd:strace          strace
 test      cmd:unshare         util-linux
 test      file:/etc/services  netbase
@@ -37,6 +41,7 @@ check     cmd:cppcheck        cppcheck
 check     cmd:luacheck        lua-check
 check     cmd:luarocks        luarocks
 check     cmd:size            binutils
+peers     cmd:redis-server    redis-server
 coverage  cmd:gcc             gcc
 coverage  cmd:gcovr           gcovr
 valgrind  cmd:valgrind        valgrind

@@ -45,7 +45,7 @@ no_static_data() {
 
 # Only luaopen_* and what lsocket.h declares leave the library.
 exported() {
-  nm -D --defined-only build/check-gcc/socket.so | awk '{ print $3 }' | while read -r symbol; do
+  nm -D --defined-only build/check-gcc/socket.so build/check-gcc/socket/ssl.so | awk 'NF == 3 { print $3 }' | while read -r symbol; do
     case $symbol in luaopen_*) continue ;; esac
     grep -q "LSOCKET_API.*[^a-z_0-9]$symbol *(" lsocket.h || echo "exported but not in lsocket.h: $symbol"
   done >$logs/exported.txt

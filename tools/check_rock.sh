@@ -9,7 +9,10 @@ luarocks lint $spec
 "$LUA" - $spec "$(make --no-print-directory core-sources)" <<'END'
 local rock = {}
 assert(loadfile(arg[1], "t", rock))()
-local listed = table.concat(rock.build.modules.socket.sources, " ")
+local listed = {}
+for _, m in pairs(rock.build.modules) do table.move(m.sources, 1, #m.sources, #listed + 1, listed) end
+table.sort(listed)
+listed = table.concat(listed, " ")
 local sorted = {}
 for name in arg[2]:gmatch "%S+" do sorted[#sorted + 1] = name end
 table.sort(sorted)
@@ -20,18 +23,19 @@ END
 # A copy, because LuaRocks leaves what it compiles beside the sources.
 rm -rf build/rock
 mkdir -p build/rock/src
-for f in lsocket*.[ch] lsocket*.inc socket.lua socket $spec; do
+for f in lsocket*.[ch] lsocket*.inc socket.lua $spec; do
   [ ! -e "$f" ] || cp -R "$f" build/rock/src/
 done
 tree=$PWD/build/rock/tree
 here=$PWD
-(cd build/rock/src && luarocks --lua-version=5.4 make --tree "$tree" $spec)
+(cd build/rock/src && luarocks --lua-version=5.4 make --tree "$tree" $spec OPENSSL_LIBDIR="$(pkg-config --variable=libdir openssl)" \
+  CRYPTO_LIBDIR="$(pkg-config --variable=libdir openssl)")
 
 # No ";;": nothing but the tree is searched. Outside the checkout, so that no ./ is either.
 export LUA_PATH="$tree/share/lua/5.4/?.lua" LUA_CPATH="$tree/lib/lua/5.4/?.so"
 unset LUA_PATH_5_4 LUA_CPATH_5_4 LUA_INIT LUA_INIT_5_4 || true
 cd build/rock
-"$LUA" -e 'local s = require "socket"; print("loaded", s._VERSION); assert(package.searchpath("socket", package.cpath))'
+"$LUA" -e 'local s = require "socket"; print("loaded", s._VERSION, s.ssl.OPENSSL_VERSION); assert(package.searchpath("socket", package.cpath))'
 [ -e "$here/examples/echo_server.lua" ] || exit 0
 
 # The server takes a free port, says which, serves one client and ends.

@@ -1,0 +1,201 @@
+/*
+** lsocket_ssl.h: types and functions shared by the files of the TLS library, socket/ssl.so.
+**
+** Dependencies: sslerr, x509 -> sslsock -> { sslobj, sslctx } -> lsocket_ssl.c.
+*/
+#ifndef LSOCKET_SSL_H
+#define LSOCKET_SSL_H
+
+#define LSOCKET_BESIDE 1 /* lsocket_api.h */
+#include "lsocket_int.h"
+
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+
+/* ---------------------------------------------------------------- the state of the library in one lua_State */
+
+enum { /* error classes */
+       TLS_ERROR,
+       TLS_ZERO_RETURN,
+       TLS_WANT_READ,
+       TLS_WANT_WRITE,
+       TLS_SYSCALL,
+       TLS_EOF,
+       TLS_VERIFICATION,
+       TLS_CLASSES
+};
+
+/* The core's user value LSOCK_UV_TLS. */
+typedef struct lsock_Ssl {
+  BIO_METHOD *bio; /* of descriptors */
+  int cls[TLS_CLASSES];
+} lsock_Ssl;
+
+enum { /* its user values: metatables */
+       TLS_META_CTX = 1,
+       TLS_META_TLS, /* of the connection within a socket */
+       TLS_META_SOCK,
+       TLS_META_OBJ,
+       TLS_META_BIO,
+       TLS_META_SESSION,
+       TLS_META_COUNT = TLS_META_SESSION
+};
+
+/* Also pushes it. */
+lsock_Ssl *lsock_pushssl(lua_State *L);
+
+/* Gives the userdata on top one of the metatables. */
+void lsock_ssl_setmeta(lua_State *L, int meta);
+
+/* A metatable with that name and these functions; stays on top. */
+void lsock_ssl_newmeta(lua_State *L, int core, const char *name, const lsock_Reg *regs);
+
+/* Marks of objects, as in lsock_Sock. */
+#define TLS_SEAL(core, p, n) (((uintptr_t)(p) ^ (core)->secret) + 16 + (n))
+
+/*
+** Calls f with a light userdata as its only argument, like lua_pcall but with the results left alone: what OpenSSL allocated
+** can be freed before an error goes on. The number of results, or -1 with the error on top.
+*/
+int lsock_ssl_try(lua_State *L, lua_CFunction f, void *arg);
+
+/* ---------------------------------------------------------------- contexts */
+
+typedef struct lsock_Ctx {
+  uintptr_t seal;
+  SSL_CTX *ctx;
+  int protocol;
+  unsigned char check_hostname, pha;
+  unsigned host_flags;
+  unsigned char *alpn; /* as on the wire */
+  unsigned alpn_len;
+  int keylog;   /* descriptor, or -1 */
+  lua_State *L; /* who is calling OpenSSL */
+} lsock_Ctx;
+
+enum { /* protocols, with Python's numbers */
+       PROTOCOL_TLS = 2,
+       PROTOCOL_TLS_CLIENT = 16,
+       PROTOCOL_TLS_SERVER = 17
+};
+
+enum { /* user values of a context */
+       CTX_UV_SNI = 1,
+       CTX_UV_KEYLOG,
+       CTX_UV_COUNT = CTX_UV_KEYLOG
+};
+
+lsock_Ctx *lsock_toctx(lua_State *L, int arg);
+lsock_Ctx *lsock_checkctx(lua_State *L, int arg);
+
+/* Pushes a new context; with everything a default one has if `secure`. */
+lsock_Ctx *lsock_newctx(lua_State *L, int protocol);
+
+/* Certificate chain and key from files; password at stack index `password`, 0 for none. Returns 0, or the results. */
+int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char *key, int password, const char *op);
+
+/* 0, or the results of the failure. */
+int lsock_ctx_loadlocations(lua_State *L, lsock_Ctx *c, const char *file, const char *path, const char *data,
+                            size_t len, const char *op);
+
+/* ---------------------------------------------------------------- connections */
+
+typedef struct lsock_Tls {
+  uintptr_t seal;
+  lsock_Ssl *st;
+  SSL *ssl; /* NULL when closed */
+  lsock_Ctx *ctx;
+  lua_State *L; /* who is calling OpenSSL, NULL between calls */
+  int self;     /* then: stack index of the socket or object, 0 none ... */
+  int thrown;   /* ... and of the error a callback raised, 0 none */
+  lsock_fd fd;
+  int nowait, err, blocked;                  /* of the BIO's last call */
+  unsigned char server, suppress, handshake; /* as wrap_socket was told */
+  unsigned char legacy;                      /* made by socket.ssl() */
+  unsigned char doomed;                      /* closed by a callback: to be freed after the call */
+  unsigned char broken;                      /* for good, by: */
+  unsigned char ended;                       /* an end of the stream without close_notify, */
+  unsigned long why;                         /* an error of OpenSSL, */
+  int why_errno;                             /* or one of the system */
+  long verify;
+} lsock_Tls;
+
+/* An SSLSession; user value 1 is its context. */
+typedef struct lsock_Session {
+  SSL_SESSION *session;
+} lsock_Session;
+
+enum { /* user values of a connection */
+       TLS_UV_CTX = 1,
+       TLS_UV_HOST,
+       TLS_UV_FILE, /* legacy objects read through a file */
+       TLS_UV_COUNT = TLS_UV_FILE
+};
+
+/* The connection of the socket or SSLObject at arg, argument error for others. */
+lsock_Tls *lsock_checktls(lua_State *L, int arg);
+
+/* Pushes the userdata of that connection. */
+lsock_Tls *lsock_pushtls(lua_State *L, int arg);
+
+/* As wrap_socket takes them. */
+typedef struct lsock_Wrap {
+  int ctx; /* stack indices */
+  int host, session;
+  int server, suppress, handshake;
+} lsock_Wrap;
+
+/* Reads the table of options at arg. */
+void lsock_wrap_options(lua_State *L, int arg, lsock_Wrap *w, const char *const keys[]);
+
+/* Pushes a new connection without anything to travel on. */
+lsock_Tls *lsock_newtls(lua_State *L, const lsock_Wrap *w, int meta);
+
+/* Takes the descriptor of the socket at `arg` over and makes the handshake; what the C function returns. */
+int lsock_wrap(lua_State *L, int arg, const lsock_Wrap *w, int legacy, const char *op);
+
+/* Steps' parts. Each returns a count > 0, 0 at the end of the stream, or as a step. */
+int lsock_tls_handshake(lua_State *L, lsock_Op *op, lsock_Tls *t);
+ssize_t lsock_tls_read(lua_State *L, lsock_Op *op, lsock_Tls *t, char *buf, size_t n, int peek);
+ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *data, size_t n);
+int lsock_tls_goodbye(lua_State *L, lsock_Op *op, lsock_Tls *t, int both);
+
+/* An operation on the socket or SSLObject at 1. */
+lsock_Tls *lsock_tls_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir);
+
+/* Around every call of OpenSSL that may call back: 0, or as a step. */
+int lsock_tls_begin(lua_State *L, lsock_Op *op, lsock_Tls *t);
+ssize_t lsock_tls_end(lua_State *L, lsock_Op *op, lsock_Tls *t, ssize_t done, int outcome);
+
+extern const lsock_Reg lsock_tls_methods[];    /* of both kinds: what can be asked ... */
+extern const lsock_Reg lsock_stream_methods[]; /* ... and what may wait */
+int lsock_wrap_bio(lua_State *L, const lsock_Wrap *w, BIO *in, BIO *out);
+BIO *lsock_checkbio(lua_State *L, int arg);
+
+/* A field of both kinds by its name; 0, nothing pushed, if there is none. */
+int lsock_tls_field(lua_State *L, int arg, const char *name);
+int lsock_tls_newindex(lua_State *L);
+
+void lsock_open_sslsock(lua_State *L, int core); /* these: the library's table is on top */
+void lsock_open_sslobj(lua_State *L, int core);
+void lsock_open_sslctx(lua_State *L, int core);
+
+/* ---------------------------------------------------------------- errors */
+
+void lsock_open_sslerr(lua_State *L, int core);
+
+/* Fills in the operation's error from what broke the connection; LSOCK_FAIL. */
+int lsock_tls_broken(lua_State *L, lsock_Op *op, const lsock_Tls *t);
+
+/* Ends a function by the error in OpenSSL's queue, `err` being errno after the call. */
+int lsock_ssl_fail(lua_State *L, const char *op, int err);
+
+/* ---------------------------------------------------------------- certificates */
+
+void lsock_x509_push(lua_State *L, X509 *x);    /* Python's decoded form */
+void lsock_x509_pushder(lua_State *L, X509 *x); /* a string */
+int lsock_x509_pem_to_der(lua_State *L, const char *pem, size_t len);
+
+#endif

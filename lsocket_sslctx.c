@@ -1,0 +1,854 @@
+/*
+** lsocket_sslctx.c: SSLContext: what connections are made with.
+*/
+#include "lsocket_ssl.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <openssl/pem.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Python's choice: forward secrecy and authenticated encryption; what every peer of today has. */
+#define CIPHERS "@SECLEVEL=2:ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AES:!aNULL:!eNULL:!aDSS:!SHA1:!AESCCM"
+
+lsock_Ctx *lsock_toctx(lua_State *L, int arg) {
+  lsock_Ctx *c = lua_touserdata(L, arg);
+  return c && lua_rawlen(L, arg) == sizeof *c && c->seal == TLS_SEAL(lsock_core(L), c, 3) && c->ctx ? c : NULL;
+}
+
+lsock_Ctx *lsock_checkctx(lua_State *L, int arg) {
+  lsock_Ctx *c = lsock_toctx(L, arg);
+  if (!c) luaL_typeerror(L, arg, "SSLContext");
+  return c;
+}
+
+/* ---------------------------------------------------------------- callbacks */
+
+/*
+** Callbacks run on the state that called OpenSSL, in protected mode: no error may jump over OpenSSL's frames. What was
+** raised stays on the stack for lsock_tls_end.
+*/
+static int sni_call(lua_State *L) { /* function, socket, name, context, where the answer goes */
+  int *answer = lua_touserdata(L, 5), ok;
+  lua_Integer v;
+  lua_settop(L, 4);
+  lua_call(L, 3, 1);
+  if (lua_isnil(L, -1)) return 0;
+  v = lua_tointegerx(L, -1, &ok);
+  if (!ok)
+    return luaL_error(L, "sni_callback must return nothing or an alert's number, not a %s", luaL_typename(L, -1));
+  *answer = (int)v;
+  return 0;
+}
+
+static int push_name(lua_State *L) { /* the name may make memory run out: protected too */
+  const char *name = lua_touserdata(L, 5);
+  lua_pushstring(L, name);
+  lua_replace(L, 3);
+  lua_remove(L, 5);
+  return sni_call(L);
+}
+
+static int on_servername(SSL *ssl, int *alert, void *arg) {
+  lsock_Tls *t = SSL_get_app_data(ssl);
+  lua_State *L = t ? t->L : NULL;
+  const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+  int answer = -1, base, context;
+  (void)arg;
+  if (!L || !t->self) return SSL_TLSEXT_ERR_NOACK;
+  if (!lua_checkstack(L, 12)) {
+    *alert = SSL_AD_INTERNAL_ERROR;
+    return SSL_TLSEXT_ERR_ALERT_FATAL;
+  }
+  base = lua_gettop(L);
+  lua_getiuservalue(L, t->self, 1); /* a socket's connection, or an SSLObject's context */
+  if (lua_rawlen(L, t->self) == sizeof(lsock_Sock)) lua_getiuservalue(L, -1, TLS_UV_CTX);
+  context = lua_gettop(L);
+  if (lua_getiuservalue(L, -1, CTX_UV_SNI) != LUA_TFUNCTION) {
+    lua_settop(L, base);
+    return SSL_TLSEXT_ERR_NOACK;
+  }
+  lua_pushcfunction(L, push_name);
+  lua_pushvalue(L, context + 1);
+  lua_pushvalue(L, t->self);
+  lua_pushnil(L);
+  lua_pushvalue(L, context);
+  lua_pushlightuserdata(L, (void *)(uintptr_t)name);
+  lua_pushlightuserdata(L, &answer);
+  if (lua_pcall(L, 6, 0, 0) != LUA_OK) {
+    lua_replace(L, base + 1);
+    lua_settop(L, base + 1);
+    t->thrown = base + 1;
+    *alert = SSL_AD_HANDSHAKE_FAILURE;
+    return SSL_TLSEXT_ERR_ALERT_FATAL;
+  }
+  lua_settop(L, base);
+  if (t->doomed) answer = SSL_AD_USER_CANCELLED;
+  if (answer < 0) return SSL_TLSEXT_ERR_OK;
+  *alert = answer;
+  return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen, const unsigned char *in, unsigned inlen,
+                   void *arg) {
+  const lsock_Ctx *c = arg;
+  (void)ssl;
+  if (!c->alpn || SSL_select_next_proto((unsigned char **)(uintptr_t)out, outlen, c->alpn, c->alpn_len, in, inlen) !=
+                      OPENSSL_NPN_NEGOTIATED)
+    return SSL_TLSEXT_ERR_NOACK;
+  return SSL_TLSEXT_ERR_OK;
+}
+
+static void on_keylog(const SSL *ssl, const char *line) {
+  const lsock_Ctx *c = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+  size_t n = strlen(line);
+  char text[1024];
+  if (!c || c->keylog < 0 || n >= sizeof text) return;
+  memcpy(text, line, n);
+  text[n++] = '\n'; /* one write, so that several writers do not mix */
+  if (write(c->keylog, text, n) < 0) return;
+  OPENSSL_cleanse(text, sizeof text);
+}
+
+/* ---------------------------------------------------------------- making one */
+
+static void setup(lsock_Ctx *c) {
+  SSL_CTX *x = c->ctx;
+  X509_VERIFY_PARAM *param = SSL_CTX_get0_param(x);
+  SSL_CTX_set_app_data(x, c);
+  SSL_CTX_set_options(x, SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_ENABLE_MIDDLEBOX_COMPAT |
+                             SSL_OP_NO_RENEGOTIATION);
+  SSL_CTX_set_mode(x, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+  SSL_CTX_clear_mode(x, SSL_MODE_AUTO_RETRY); /* a peer that sends only records without data must not hold an attempt */
+  SSL_CTX_set_session_id_context(x, (const unsigned char *)"lua", 3);
+  X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_TRUSTED_FIRST);
+  SSL_CTX_set_alpn_select_cb(x, on_alpn, c);
+  SSL_CTX_set_min_proto_version(x, TLS1_2_VERSION);
+  c->host_flags = X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS;
+  c->check_hostname = c->protocol == PROTOCOL_TLS_CLIENT;
+  SSL_CTX_set_verify(x, c->check_hostname ? SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT : SSL_VERIFY_NONE, NULL);
+}
+
+lsock_Ctx *lsock_newctx(lua_State *L, int protocol) {
+  const SSL_METHOD *m = protocol == PROTOCOL_TLS_CLIENT   ? TLS_client_method()
+                        : protocol == PROTOCOL_TLS_SERVER ? TLS_server_method()
+                                                          : TLS_method();
+  lsock_Ctx *c = lua_newuserdatauv(L, sizeof *c, CTX_UV_COUNT);
+  memset(c, 0, sizeof *c);
+  c->seal = TLS_SEAL(lsock_core(L), c, 3);
+  c->protocol = protocol;
+  c->keylog = -1;
+  lsock_ssl_setmeta(L, TLS_META_CTX);
+  ERR_clear_error();
+  c->ctx = SSL_CTX_new(m);
+  if (!c->ctx) luaL_error(L, "cannot make an SSL context");
+  setup(c);
+  if (!SSL_CTX_set_cipher_list(c->ctx, CIPHERS)) luaL_error(L, "no ciphers");
+  return c;
+}
+
+static int ctx_gc(lua_State *L) {
+  lsock_Ctx *c = lua_touserdata(L, 1);
+  if (!c || lua_rawlen(L, 1) != sizeof *c || c->seal != TLS_SEAL(lsock_core(L), c, 3)) return 0;
+  if (c->ctx) SSL_CTX_set_app_data(c->ctx, NULL);
+  SSL_CTX_free(c->ctx);
+  c->ctx = NULL;
+  OPENSSL_free(c->alpn);
+  c->alpn = NULL;
+  if (c->keylog >= 0) close(c->keylog);
+  c->keylog = -1;
+  return 0;
+}
+
+/* ssl.SSLContext(protocol) -> context; PROTOCOL_TLS_CLIENT verifies chain and host name, the others ask for nothing */
+static int mod_context(lua_State *L) {
+  lua_Integer p = luaL_checkinteger(L, 1);
+  luaL_argcheck(L, p == PROTOCOL_TLS || p == PROTOCOL_TLS_CLIENT || p == PROTOCOL_TLS_SERVER, 1,
+                "PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER or PROTOCOL_TLS expected");
+  lsock_newctx(L, (int)p);
+  return 1;
+}
+
+/* ---------------------------------------------------------------- own certificate */
+
+typedef struct Password {
+  lua_State *L;
+  int at;     /* stack index of the string or function, 0 none */
+  int thrown; /* of the error raised */
+  int asked;
+} Password;
+
+static int password_call(lua_State *L) {
+  lua_settop(L, 1);
+  if (lua_isfunction(L, 1)) lua_call(L, 0, 1);
+  if (lua_type(L, 1) != LUA_TSTRING)
+    return luaL_error(L, "the password must be a string, not a %s", luaL_typename(L, 1));
+  return 1;
+}
+
+/* OpenSSL's own would ask on the terminal. */
+static int on_password(char *buf, int size, int writing, void *arg) {
+  Password *w = arg;
+  lua_State *L = w->L;
+  size_t n;
+  const char *p;
+  (void)writing;
+  w->asked = 1;
+  if (!w->at || !lua_checkstack(L, 4)) return -1;
+  lua_pushcfunction(L, password_call);
+  lua_pushvalue(L, w->at);
+  if (lua_pcall(L, 1, 1, 0) != LUA_OK) {
+    w->thrown = lua_gettop(L);
+    return -1;
+  }
+  p = lua_tolstring(L, -1, &n);
+  if (n > (size_t)size)
+    n = (size_t)size + 1; /* too long */
+  else
+    memcpy(buf, p, n);
+  lua_pop(L, 1);
+  return n > (size_t)size ? -1 : (int)n;
+}
+
+int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char *key, int password, const char *op) {
+  Password w = {L, password, 0, 0};
+  int ok, err;
+  errno = 0;
+  ERR_clear_error();
+  SSL_CTX_set_default_passwd_cb(c->ctx, on_password);
+  SSL_CTX_set_default_passwd_cb_userdata(c->ctx, &w);
+  ok = SSL_CTX_use_certificate_chain_file(c->ctx, cert) == 1 &&
+       SSL_CTX_use_PrivateKey_file(c->ctx, key ? key : cert, SSL_FILETYPE_PEM) == 1 &&
+       SSL_CTX_check_private_key(c->ctx) == 1;
+  err = errno;
+  SSL_CTX_set_default_passwd_cb(c->ctx, NULL);
+  SSL_CTX_set_default_passwd_cb_userdata(c->ctx, NULL);
+  if (w.thrown) {
+    ERR_clear_error();
+    lua_pushvalue(L, w.thrown);
+    return lua_error(L);
+  }
+  if (!ok && w.asked && !password) {
+    lsock_Fail f = {0};
+    ERR_clear_error();
+    lua_createtable(L, 0, 2);
+    lua_pushliteral(L, "BAD_PASSWORD_READ");
+    lua_setfield(L, -2, "code");
+    lua_pushliteral(L, "the private key is encrypted, and there is no password");
+    lua_setfield(L, -2, "message");
+    f.cls = lsock_pushssl(L)->cls[TLS_ERROR];
+    f.err = SSL_ERROR_SSL;
+    f.op = op;
+    f.extra = lua_gettop(L) - 1;
+    return lsock_fail(L, &f);
+  }
+  return ok ? 0 : lsock_ssl_fail(L, op, err);
+}
+
+static const char *opt_path(lua_State *L, int arg) {
+  size_t n;
+  const char *s = luaL_optlstring(L, arg, NULL, &n);
+  luaL_argcheck(L, !s || strlen(s) == n, arg, "path has a zero byte");
+  return s;
+}
+
+/* c:load_cert_chain(certfile [, keyfile [, password]]) -> c; PEM files, password a string or a function that gives it */
+static int ctx_load_cert_chain(lua_State *L) {
+  lsock_Ctx *c = lsock_checkctx(L, 1);
+  const char *cert, *key;
+  int r;
+  luaL_checkstring(L, 2);
+  cert = opt_path(L, 2);
+  key = opt_path(L, 3);
+  if (!lua_isnoneornil(L, 4) && !lua_isfunction(L, 4)) luaL_checkstring(L, 4);
+  r = lsock_ctx_loadchain(L, c, cert, key, lua_isnoneornil(L, 4) ? 0 : 4, "load_cert_chain");
+  if (r) return r;
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* ---------------------------------------------------------------- trusted certificates */
+
+/* Adds certificates (and, from PEM, lists of revoked ones); their number, or < 0. */
+static int add_data(X509_STORE *store, const char *data, size_t len) {
+  BIO *b = BIO_new_mem_buf(data, (int)len);
+  int pem = memchr(data, '-', len) && strstr(data, "-----BEGIN"), n = 0, ok = 1;
+  X509 *x;
+  if (!b) return -1;
+  while (ok) {
+    x = pem ? PEM_read_bio_X509(b, NULL, on_password, NULL) : d2i_X509_bio(b, NULL);
+    if (!x) break;
+    ok = X509_STORE_add_cert(store, x);
+    X509_free(x);
+    n += ok;
+  }
+  if (ok && n > 0) { /* the end of the data is what stopped it */
+    unsigned long e = ERR_peek_last_error();
+    ok = pem ? ERR_GET_LIB(e) == ERR_LIB_PEM && ERR_GET_REASON(e) == PEM_R_NO_START_LINE : BIO_ctrl_pending(b) == 0;
+  }
+  BIO_free(b);
+  if (ok && n > 0) ERR_clear_error();
+  return ok ? n : -1;
+}
+
+int lsock_ctx_loadlocations(lua_State *L, lsock_Ctx *c, const char *file, const char *path, const char *data,
+                            size_t len, const char *op) {
+  errno = 0;
+  ERR_clear_error();
+  if (data && len > INT_MAX) return luaL_error(L, "cadata is too long");
+  if (data && add_data(SSL_CTX_get_cert_store(c->ctx), data, len) <= 0) return lsock_ssl_fail(L, op, EINVAL);
+  if ((file || path) && !SSL_CTX_load_verify_locations(c->ctx, file, path)) return lsock_ssl_fail(L, op, errno);
+  return 0;
+}
+
+static const char *field(lua_State *L, int arg, const char *key, size_t *len) {
+  const char *s;
+  if (lua_getfield(L, arg, key) == LUA_TNIL) return NULL;
+  if (lua_type(L, -1) != LUA_TSTRING) luaL_argerror(L, arg, lua_pushfstring(L, "%s must be a string", key));
+  s = lua_tolstring(L, -1, len);
+  if (strcmp(key, "cadata") != 0 && strlen(s) != *len)
+    luaL_argerror(L, arg, lua_pushfstring(L, "%s has a zero byte", key));
+  return s;
+}
+
+/*
+** c:load_verify_locations([cafile [, capath [, cadata]]]) -> c, or with a table of these: trusts the certificates in a PEM
+** file, in a folder of hashed names (openssl rehash), in a string, PEM or DER
+*/
+static int ctx_load_verify_locations(lua_State *L) {
+  static const char *const keys[] = {"cafile", "capath", "cadata", NULL};
+  lsock_Ctx *c = lsock_checkctx(L, 1);
+  const char *file, *path, *data;
+  size_t n, len = 0;
+  int r;
+  if (lua_istable(L, 2)) {
+    lsock_checkkeys(L, 2, keys);
+    file = field(L, 2, "cafile", &n);
+    path = field(L, 2, "capath", &n);
+    data = field(L, 2, "cadata", &len);
+  } else {
+    file = opt_path(L, 2);
+    path = opt_path(L, 3);
+    data = luaL_optlstring(L, 4, NULL, &len);
+  }
+  luaL_argcheck(L, file || path || data, 2, "cafile, capath or cadata expected");
+  r = lsock_ctx_loadlocations(L, c, file, path, data, len, "load_verify_locations");
+  if (r) return r;
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* c:load_default_certs([purpose]) -> c; c:set_default_verify_paths() -> c: trusts what the system does */
+static int ctx_load_default(lua_State *L) {
+  lsock_Ctx *c = lsock_checkctx(L, 1);
+  ERR_clear_error();
+  if (!SSL_CTX_set_default_verify_paths(c->ctx)) return lsock_ssl_fail(L, "load_default_certs", 0);
+  ERR_clear_error();
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* c:cert_store_stats() -> {x509=, x509_ca=, crl=}: counts of what was loaded; folders load when used */
+static int ctx_cert_store_stats(lua_State *L) {
+  lsock_Ctx *c = lsock_checkctx(L, 1);
+  X509_STORE *store = SSL_CTX_get_cert_store(c->ctx);
+  STACK_OF(X509_OBJECT) * list;
+  int i, certs = 0, ca = 0, crl = 0;
+  X509_STORE_lock(store);
+  list = X509_STORE_get0_objects(store);
+  for (i = 0; i < sk_X509_OBJECT_num(list); i++) {
+    const X509_OBJECT *o = sk_X509_OBJECT_value(list, i);
+    if (X509_OBJECT_get_type(o) == X509_LU_CRL) crl++;
+    if (X509_OBJECT_get_type(o) != X509_LU_X509) continue;
+    certs++;
+    ca += X509_check_ca(X509_OBJECT_get0_X509(o)) > 0;
+  }
+  X509_STORE_unlock(store);
+  lua_createtable(L, 0, 3);
+  lua_pushinteger(L, certs);
+  lua_setfield(L, -2, "x509");
+  lua_pushinteger(L, ca);
+  lua_setfield(L, -2, "x509_ca");
+  lua_pushinteger(L, crl);
+  lua_setfield(L, -2, "crl");
+  return 1;
+}
+
+/* c:get_ca_certs([binary]) -> list of the CA certificates loaded, decoded or as DER bytes */
+static int ctx_get_ca_certs(lua_State *L) {
+  lsock_Ctx *c = lsock_checkctx(L, 1);
+  STACK_OF(X509_OBJECT) *list = X509_STORE_get0_objects(SSL_CTX_get_cert_store(c->ctx));
+  int i, binary = lua_toboolean(L, 2);
+  lua_newtable(L);
+  for (i = 0; i < sk_X509_OBJECT_num(list); i++) {
+    X509 *x = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(list, i));
+    if (!x || X509_check_ca(x) <= 0) continue;
+    if (binary)
+      lsock_x509_pushder(L, x);
+    else
+      lsock_x509_push(L, x);
+    lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+  }
+  return 1;
+}
+
+/* ---------------------------------------------------------------- algorithms */
+
+/* c:set_ciphers(list) -> c: of TLS 1.2, as openssl-ciphers(1) writes them */
+static int ctx_set_ciphers(lua_State *L) {
+  lsock_Ctx *c = lsock_checkctx(L, 1);
+  ERR_clear_error();
+  if (!SSL_CTX_set_cipher_list(c->ctx, luaL_checkstring(L, 2))) return lsock_ssl_fail(L, "set_ciphers", EINVAL);
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* c:set_ciphersuites(list) -> c: of TLS 1.3, names joined by colons */
+static int ctx_set_ciphersuites(lua_State *L) {
+  lsock_Ctx *c = lsock_checkctx(L, 1);
+  ERR_clear_error();
+  if (!SSL_CTX_set_ciphersuites(c->ctx, luaL_checkstring(L, 2))) return lsock_ssl_fail(L, "set_ciphersuites", EINVAL);
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* c:set_groups(list) -> c: names joined by colons; c:set_ecdh_curve(name) -> c */
+static int ctx_set_groups(lua_State *L) {
+  lsock_Ctx *c = lsock_checkctx(L, 1);
+  const char *list = luaL_checkstring(L, 2);
+  ERR_clear_error();
+  if (!SSL_CTX_ctrl(c->ctx, SSL_CTRL_SET_GROUPS_LIST, 0, (void *)(uintptr_t)list))
+    return lsock_ssl_fail(L, "set_groups", EINVAL);
+  lua_settop(L, 1);
+  return 1;
+}
+
+static void set_nid(lua_State *L, int nid, const char *key) {
+  if (nid == NID_undef) return;
+  lua_pushstring(L, OBJ_nid2ln(nid));
+  lua_setfield(L, -2, key);
+}
+
+/* c:get_ciphers() -> list of {name=, protocol=, id=, description=, strength_bits=, alg_bits=, aead=, symmetric= ...} */
+static int ctx_get_ciphers(lua_State *L) {
+  STACK_OF(SSL_CIPHER) *list = SSL_CTX_get_ciphers(lsock_checkctx(L, 1)->ctx);
+  char text[512];
+  int i, bits;
+  lua_newtable(L);
+  for (i = 0; i < sk_SSL_CIPHER_num(list); i++) {
+    const SSL_CIPHER *c = sk_SSL_CIPHER_value(list, i);
+    lua_createtable(L, 0, 11);
+    lua_pushstring(L, SSL_CIPHER_get_name(c));
+    lua_setfield(L, -2, "name");
+    lua_pushstring(L, SSL_CIPHER_get_version(c));
+    lua_setfield(L, -2, "protocol");
+    lua_pushinteger(L, (lua_Integer)SSL_CIPHER_get_id(c));
+    lua_setfield(L, -2, "id");
+    if (SSL_CIPHER_description(c, text, sizeof text)) {
+      lua_pushlstring(L, text, strcspn(text, "\n"));
+      lua_setfield(L, -2, "description");
+    }
+    lua_pushinteger(L, SSL_CIPHER_get_bits(c, &bits));
+    lua_setfield(L, -2, "strength_bits");
+    lua_pushinteger(L, bits);
+    lua_setfield(L, -2, "alg_bits");
+    lua_pushboolean(L, SSL_CIPHER_is_aead(c));
+    lua_setfield(L, -2, "aead");
+    set_nid(L, SSL_CIPHER_get_cipher_nid(c), "symmetric");
+    set_nid(L, SSL_CIPHER_get_digest_nid(c), "digest");
+    set_nid(L, SSL_CIPHER_get_kx_nid(c), "kea");
+    set_nid(L, SSL_CIPHER_get_auth_nid(c), "auth");
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
+/* c:set_alpn_protocols(list) -> c: the first that the client also has is used */
+static int ctx_set_alpn(lua_State *L) {
+  lsock_Ctx *c = lsock_checkctx(L, 1);
+  unsigned char *wire;
+  size_t len;
+  lua_Integer i, n;
+  luaL_Buffer b;
+  luaL_checktype(L, 2, LUA_TTABLE);
+  lua_settop(L, 2);
+  n = (lua_Integer)lua_rawlen(L, 2);
+  luaL_buffinit(L, &b);
+  for (i = 1; i <= n; i++) {
+    const char *s;
+    if (lua_rawgeti(L, 2, i) != LUA_TSTRING) return luaL_argerror(L, 2, "list of strings expected");
+    s = lua_tolstring(L, -1, &len);
+    luaL_argcheck(L, len > 0 && len < 256, 2, "a protocol's name has 1-255 bytes");
+    lua_pop(L, 1); /* the table holds it */
+    luaL_addchar(&b, (char)len);
+    luaL_addlstring(&b, s, len);
+  }
+  luaL_pushresult(&b);
+  wire = (unsigned char *)(uintptr_t)lua_tolstring(L, -1, &len);
+  luaL_argcheck(L, len <= 65535, 2, "too many protocols");
+  wire = len ? OPENSSL_memdup(wire, len) : NULL;
+  if ((len && !wire) || SSL_CTX_set_alpn_protos(c->ctx, wire, (unsigned)len) != 0) {
+    OPENSSL_free(wire);
+    return luaL_error(L, "not enough memory");
+  }
+  OPENSSL_free(c->alpn);
+  c->alpn = wire;
+  c->alpn_len = (unsigned)len;
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* c:load_dh_params(file) -> c: for key exchange by finite-field Diffie-Hellman with TLS 1.2 clients */
+static int ctx_load_dh_params(lua_State *L) {
+  lsock_Ctx *c = lsock_checkctx(L, 1);
+  BIO *b;
+  EVP_PKEY *p;
+  int err;
+  luaL_checkstring(L, 2);
+  ERR_clear_error();
+  errno = 0;
+  b = BIO_new_file(opt_path(L, 2), "r");
+  if (!b) return lsock_ssl_fail(L, "load_dh_params", errno);
+  p = PEM_read_bio_Parameters(b, NULL);
+  err = p && SSL_CTX_set0_tmp_dh_pkey(c->ctx, p) ? 0 : 1;
+  BIO_free(b);
+  if (err) {
+    EVP_PKEY_free(p);
+    return lsock_ssl_fail(L, "load_dh_params", EINVAL);
+  }
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* c:session_stats() -> counts since the context was made */
+static int ctx_session_stats(lua_State *L) {
+  static const struct {
+    const char *name;
+    int cmd;
+  } stats[] = {{"number", SSL_CTRL_SESS_NUMBER},
+               {"connect", SSL_CTRL_SESS_CONNECT},
+               {"connect_good", SSL_CTRL_SESS_CONNECT_GOOD},
+               {"connect_renegotiate", SSL_CTRL_SESS_CONNECT_RENEGOTIATE},
+               {"accept", SSL_CTRL_SESS_ACCEPT},
+               {"accept_good", SSL_CTRL_SESS_ACCEPT_GOOD},
+               {"accept_renegotiate", SSL_CTRL_SESS_ACCEPT_RENEGOTIATE},
+               {"hits", SSL_CTRL_SESS_HIT},
+               {"misses", SSL_CTRL_SESS_MISSES},
+               {"timeouts", SSL_CTRL_SESS_TIMEOUTS},
+               {"cache_full", SSL_CTRL_SESS_CACHE_FULL}};
+  SSL_CTX *x = lsock_checkctx(L, 1)->ctx;
+  size_t i;
+  lua_createtable(L, 0, (int)LSOCK_COUNT(stats));
+  for (i = 0; i < LSOCK_COUNT(stats); i++) {
+    lua_pushinteger(L, SSL_CTX_ctrl(x, stats[i].cmd, 0, NULL));
+    lua_setfield(L, -2, stats[i].name);
+  }
+  return 1;
+}
+
+/* ---------------------------------------------------------------- connections */
+
+/* c:wrap_socket(socket [, options]) -> TLS socket, which has taken the descriptor over; options as in the reference */
+static int ctx_wrap_socket(lua_State *L) {
+  static const char *const keys[] = {"server_side",          "server_hostname", "do_handshake_on_connect",
+                                     "suppress_ragged_eofs", "session",         NULL};
+  lsock_Wrap w = {0};
+  lsock_checkctx(L, 1);
+  lua_settop(L, 3);
+  w.ctx = 1;
+  lsock_wrap_options(L, 3, &w, keys);
+  return lsock_wrap(L, 2, &w, 0, "wrap_socket");
+}
+
+/* c:wrap_bio(incoming, outgoing [, options]) -> SSLObject that reads from one MemoryBIO and writes to the other */
+static int ctx_wrap_bio(lua_State *L) {
+  static const char *const keys[] = {"server_side", "server_hostname", "session", NULL};
+  lsock_Wrap w = {0};
+  BIO *in = lsock_checkbio(L, 2), *out = lsock_checkbio(L, 3);
+  lsock_checkctx(L, 1);
+  lua_settop(L, 4);
+  w.ctx = 1;
+  lsock_wrap_options(L, 4, &w, keys);
+  w.suppress = 0;
+  return lsock_wrap_bio(L, &w, in, out);
+}
+
+/* ---------------------------------------------------------------- fields */
+
+static void get_verify_mode(lua_State *L, const lsock_Ctx *c) {
+  int m = SSL_CTX_get_verify_mode(c->ctx);
+  lua_pushinteger(L, !(m & SSL_VERIFY_PEER) ? 0 : m & SSL_VERIFY_FAIL_IF_NO_PEER_CERT ? 2 : 1);
+}
+
+static void set_verify_mode(lua_State *L, lsock_Ctx *c) {
+  static const int modes[] = {SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT};
+  lua_Integer m = luaL_checkinteger(L, 3);
+  luaL_argcheck(L, m >= 0 && m <= 2, 3, "CERT_NONE, CERT_OPTIONAL or CERT_REQUIRED expected");
+  luaL_argcheck(L, m != 0 || !c->check_hostname, 3, "CERT_NONE is not possible while check_hostname is true");
+  SSL_CTX_set_verify(c->ctx, modes[m], NULL);
+}
+
+static void get_check_hostname(lua_State *L, const lsock_Ctx *c) {
+  lua_pushboolean(L, c->check_hostname);
+}
+
+static void set_check_hostname(lua_State *L, lsock_Ctx *c) {
+  luaL_checktype(L, 3, LUA_TBOOLEAN);
+  c->check_hostname = (unsigned char)lua_toboolean(L, 3);
+  if (c->check_hostname && !(SSL_CTX_get_verify_mode(c->ctx) & SSL_VERIFY_PEER))
+    SSL_CTX_set_verify(c->ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+}
+
+static void get_verify_flags(lua_State *L, const lsock_Ctx *c) {
+  lua_pushinteger(L, (lua_Integer)X509_VERIFY_PARAM_get_flags(SSL_CTX_get0_param(c->ctx)));
+}
+
+static void set_verify_flags(lua_State *L, lsock_Ctx *c) {
+  X509_VERIFY_PARAM *p = SSL_CTX_get0_param(c->ctx);
+  lua_Integer v = luaL_checkinteger(L, 3);
+  luaL_argcheck(L, v >= 0 && v <= INT_MAX, 3, "not verify flags");
+  X509_VERIFY_PARAM_clear_flags(p, X509_VERIFY_PARAM_get_flags(p) & ~(unsigned long)v);
+  X509_VERIFY_PARAM_set_flags(p, (unsigned long)v);
+}
+
+static void get_options(lua_State *L, const lsock_Ctx *c) {
+  lua_pushinteger(L, (lua_Integer)SSL_CTX_get_options(c->ctx));
+}
+
+static void set_options(lua_State *L, lsock_Ctx *c) {
+  lua_Integer v = luaL_checkinteger(L, 3);
+  luaL_argcheck(L, v >= 0, 3, "not options");
+  SSL_CTX_clear_options(c->ctx, SSL_CTX_get_options(c->ctx) & ~(uint64_t)v);
+  SSL_CTX_set_options(c->ctx, (uint64_t)v);
+}
+
+/* Python's TLSVersion: -2 and -1 stand for the lowest and the highest there are. */
+static void push_limit(lua_State *L, long v, int lowest) {
+  lua_pushinteger(L, v ? v : lowest ? -2 : -1);
+}
+
+static long check_limit(lua_State *L, int lowest) {
+  lua_Integer v = luaL_checkinteger(L, 3);
+  if (v == (lowest ? -2 : -1)) return 0;
+  if (v == -2) return TLS1_VERSION;
+  if (v == -1) return TLS1_3_VERSION;
+  luaL_argcheck(L, v >= TLS1_VERSION && v <= TLS1_3_VERSION, 3, "a field of TLSVersion expected");
+  return (long)v;
+}
+
+static void get_minimum(lua_State *L, const lsock_Ctx *c) {
+  push_limit(L, SSL_CTX_get_min_proto_version(c->ctx), 1);
+}
+
+static void set_minimum(lua_State *L, lsock_Ctx *c) {
+  luaL_argcheck(L, SSL_CTX_set_min_proto_version(c->ctx, check_limit(L, 1)), 3, "this version is not available");
+}
+
+static void get_maximum(lua_State *L, const lsock_Ctx *c) {
+  push_limit(L, SSL_CTX_get_max_proto_version(c->ctx), 0);
+}
+
+static void set_maximum(lua_State *L, lsock_Ctx *c) {
+  luaL_argcheck(L, SSL_CTX_set_max_proto_version(c->ctx, check_limit(L, 0)), 3, "this version is not available");
+}
+
+static void get_protocol(lua_State *L, const lsock_Ctx *c) {
+  lua_pushinteger(L, c->protocol);
+}
+
+static void get_common_name(lua_State *L, const lsock_Ctx *c) {
+  lua_pushboolean(L, !(c->host_flags & X509_CHECK_FLAG_NEVER_CHECK_SUBJECT));
+}
+
+static void set_common_name(lua_State *L, lsock_Ctx *c) {
+  luaL_checktype(L, 3, LUA_TBOOLEAN);
+  if (lua_toboolean(L, 3))
+    c->host_flags &= ~(unsigned)X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
+  else
+    c->host_flags |= X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
+}
+
+static void get_num_tickets(lua_State *L, const lsock_Ctx *c) {
+  lua_pushinteger(L, (lua_Integer)SSL_CTX_get_num_tickets(c->ctx));
+}
+
+static void set_num_tickets(lua_State *L, lsock_Ctx *c) {
+  lua_Integer v = luaL_checkinteger(L, 3);
+  luaL_argcheck(L, v >= 0 && v <= 100, 3, "0-100 expected");
+  luaL_argcheck(L, c->protocol == PROTOCOL_TLS_SERVER, 1, "tickets are a server's");
+  SSL_CTX_set_num_tickets(c->ctx, (size_t)v);
+}
+
+static void get_pha(lua_State *L, const lsock_Ctx *c) {
+  lua_pushboolean(L, c->pha);
+}
+
+static void set_pha(lua_State *L, lsock_Ctx *c) {
+  luaL_checktype(L, 3, LUA_TBOOLEAN);
+  c->pha = (unsigned char)lua_toboolean(L, 3);
+}
+
+static void get_security_level(lua_State *L, const lsock_Ctx *c) {
+  lua_pushinteger(L, SSL_CTX_get_security_level(c->ctx));
+}
+
+static void get_sni(lua_State *L, const lsock_Ctx *c) {
+  (void)c;
+  lua_getiuservalue(L, 1, CTX_UV_SNI);
+}
+
+static void set_sni(lua_State *L, lsock_Ctx *c) {
+  luaL_argcheck(L, lua_isnil(L, 3) || lua_isfunction(L, 3), 3, "function or nil expected");
+  luaL_argcheck(L, c->protocol != PROTOCOL_TLS_CLIENT, 1, "sni_callback is for servers");
+  lua_pushvalue(L, 3);
+  lua_setiuservalue(L, 1, CTX_UV_SNI);
+  SSL_CTX_set_tlsext_servername_callback(c->ctx, (lua_isnil(L, 3) ? NULL : on_servername));
+}
+
+static void get_keylog(lua_State *L, const lsock_Ctx *c) {
+  (void)c;
+  lua_getiuservalue(L, 1, CTX_UV_KEYLOG);
+}
+
+static void set_keylog(lua_State *L, lsock_Ctx *c) {
+  const char *path = opt_path(L, 3);
+  int fd = -1;
+  if (path) {
+    fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0) {
+      (void)lsock_failno(L, errno, "keylog_filename");
+      return;
+    }
+  }
+  if (c->keylog >= 0) close(c->keylog);
+  c->keylog = fd;
+  SSL_CTX_set_keylog_callback(c->ctx, fd >= 0 ? on_keylog : NULL);
+  lua_settop(L, 3);
+  lua_setiuservalue(L, 1, CTX_UV_KEYLOG);
+}
+
+static const struct {
+  const char *name;
+  void (*get)(lua_State *, const lsock_Ctx *);
+  void (*set)(lua_State *, lsock_Ctx *);
+} fields[] = {{"check_hostname", get_check_hostname, set_check_hostname},
+              {"hostname_checks_common_name", get_common_name, set_common_name},
+              {"keylog_filename", get_keylog, set_keylog},
+              {"maximum_version", get_maximum, set_maximum},
+              {"minimum_version", get_minimum, set_minimum},
+              {"num_tickets", get_num_tickets, set_num_tickets},
+              {"options", get_options, set_options},
+              {"post_handshake_auth", get_pha, set_pha},
+              {"protocol", get_protocol, NULL},
+              {"security_level", get_security_level, NULL},
+              {"sni_callback", get_sni, set_sni},
+              {"verify_flags", get_verify_flags, set_verify_flags},
+              {"verify_mode", get_verify_mode, set_verify_mode}};
+
+/* Upvalue 2: the methods */
+static int ctx_index(lua_State *L) {
+  const lsock_Ctx *c = lsock_checkctx(L, 1);
+  const char *k;
+  size_t i;
+  lua_pushvalue(L, 2);
+  if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
+  if (lua_type(L, 2) != LUA_TSTRING) return 0;
+  k = lua_tostring(L, 2);
+  for (i = 0; i < LSOCK_COUNT(fields); i++)
+    if (strcmp(k, fields[i].name) == 0) {
+      fields[i].get(L, c);
+      return 1;
+    }
+  return 0;
+}
+
+static int ctx_newindex(lua_State *L) {
+  lsock_Ctx *c = lsock_checkctx(L, 1);
+  const char *k = luaL_checkstring(L, 2);
+  size_t i;
+  for (i = 0; i < LSOCK_COUNT(fields); i++)
+    if (strcmp(k, fields[i].name) == 0 && fields[i].set) {
+      fields[i].set(L, c);
+      return 0;
+    }
+  return luaL_error(L, "cannot set '%s' of an SSLContext", k);
+}
+
+/* ---------------------------------------------------------------- create_default_context */
+
+/*
+** ssl.create_default_context([{purpose=, cafile=, capath=, cadata=}]) -> context. For ssl.Purpose.SERVER_AUTH, the default,
+** a client's that verifies chain and host name, with the system's certificates unless others are given; for CLIENT_AUTH a
+** server's
+*/
+static int mod_default_context(lua_State *L) {
+  static const char *const keys[] = {"purpose", "cafile", "capath", "cadata", NULL};
+  static const char *const purposes[] = {"serverAuth", "clientAuth"};
+  const char *file = NULL, *path = NULL, *data = NULL;
+  size_t n, len = 0;
+  int purpose = 0, r;
+  lsock_Ctx *c;
+  lua_settop(L, 1);
+  if (!lua_isnil(L, 1)) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lsock_checkkeys(L, 1, keys);
+    if (lua_getfield(L, 1, "purpose") != LUA_TNIL) {
+      const char *s = lua_tostring(L, -1);
+      purpose = s && strcmp(s, purposes[1]) == 0;
+      luaL_argcheck(L, s && strcmp(s, purposes[purpose]) == 0, 1, "purpose must be a field of ssl.Purpose");
+    }
+    file = field(L, 1, "cafile", &n);
+    path = field(L, 1, "capath", &n);
+    data = field(L, 1, "cadata", &len);
+  }
+  c = lsock_newctx(L, purpose == 0 ? PROTOCOL_TLS_CLIENT : PROTOCOL_TLS_SERVER);
+  X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(c->ctx), X509_V_FLAG_PARTIAL_CHAIN | X509_V_FLAG_X509_STRICT);
+  if (file || path || data) {
+    r = lsock_ctx_loadlocations(L, c, file, path, data, len, "create_default_context");
+    if (r) return r;
+  } else if (purpose == 0 && !SSL_CTX_set_default_verify_paths(c->ctx))
+    return lsock_ssl_fail(L, "create_default_context", 0);
+  ERR_clear_error();
+  return 1;
+}
+
+/* ---------------------------------------------------------------- opening */
+
+static const lsock_Reg ctx_methods[] = {{"cert_store_stats", ctx_cert_store_stats, 0},
+                                        {"get_ca_certs", ctx_get_ca_certs, 0},
+                                        {"get_ciphers", ctx_get_ciphers, 0},
+                                        {"load_cert_chain", ctx_load_cert_chain, 1},
+                                        {"load_default_certs", ctx_load_default, 1},
+                                        {"load_dh_params", ctx_load_dh_params, 1},
+                                        {"load_verify_locations", ctx_load_verify_locations, 1},
+                                        {"session_stats", ctx_session_stats, 0},
+                                        {"set_alpn_protocols", ctx_set_alpn, 0},
+                                        {"set_ciphers", ctx_set_ciphers, 1},
+                                        {"set_ciphersuites", ctx_set_ciphersuites, 1},
+                                        {"set_default_verify_paths", ctx_load_default, 1},
+                                        {"set_ecdh_curve", ctx_set_groups, 1},
+                                        {"set_groups", ctx_set_groups, 1},
+                                        {"wrap_bio", ctx_wrap_bio, 1},
+                                        {"wrap_socket", ctx_wrap_socket, 1},
+                                        {NULL, NULL, 0}};
+
+static const lsock_Reg ctx_meta[] = {{"__gc", ctx_gc, 0}, {"__newindex", ctx_newindex, 0}, {NULL, NULL, 0}};
+
+static const lsock_Reg functions[] = {
+    {"SSLContext", mod_context, 0}, {"create_default_context", mod_default_context, 1}, {NULL, NULL, 0}};
+
+void lsock_open_sslctx(lua_State *L, int core) {
+  const lsock_Core *c = lua_touserdata(L, core);
+  int table = lua_gettop(L);
+  lua_getiuservalue(L, core, LSOCK_UV_TLS);
+  lsock_ssl_newmeta(L, core, "SSLContext", ctx_meta);
+  lua_pushvalue(L, core);
+  lua_newtable(L);
+  c->api->do_register(L, core, ctx_methods);
+  lua_pushcclosure(L, ctx_index, 2);
+  lua_setfield(L, -2, "__index");
+  lua_setiuservalue(L, -2, TLS_META_CTX);
+  lua_settop(L, table);
+  c->api->do_register(L, core, functions);
+}

@@ -1,0 +1,459 @@
+/*
+** lsocket_sslobj.c: what can be asked of a TLS connection, sessions, and TLS over memory: SSLObject and MemoryBIO.
+*/
+#include "lsocket_ssl.h"
+
+#include <limits.h>
+#include <string.h>
+
+/* The connection at 1, still open; NULL if not. */
+static SSL *check_open(lua_State *L) {
+  return lsock_checktls(L, 1)->ssl;
+}
+
+/* ---------------------------------------------------------------- what was agreed */
+
+/* s:pending() -> bytes decrypted but not yet given out */
+static int tls_pending(lua_State *L) {
+  const SSL *ssl = check_open(L);
+  lua_pushinteger(L, ssl ? SSL_pending(ssl) : 0);
+  return 1;
+}
+
+/* s:version() -> "TLSv1.3" ..., nil before the handshake */
+static int tls_version(lua_State *L) {
+  SSL *ssl = check_open(L);
+  if (ssl && SSL_is_init_finished(ssl))
+    lua_pushstring(L, SSL_get_version(ssl));
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+static void push_cipher(lua_State *L, const SSL_CIPHER *c) {
+  lua_createtable(L, 3, 0);
+  lua_pushstring(L, SSL_CIPHER_get_name(c));
+  lua_rawseti(L, -2, 1);
+  lua_pushstring(L, SSL_CIPHER_get_version(c));
+  lua_rawseti(L, -2, 2);
+  lua_pushinteger(L, SSL_CIPHER_get_bits(c, NULL));
+  lua_rawseti(L, -2, 3);
+}
+
+/* s:cipher() -> name, protocol, secret bits; nil before the handshake */
+static int tls_cipher(lua_State *L) {
+  const SSL *ssl = check_open(L);
+  const SSL_CIPHER *c = ssl ? SSL_get_current_cipher(ssl) : NULL;
+  if (!c) {
+    lua_pushnil(L);
+    return 1;
+  }
+  lua_pushstring(L, SSL_CIPHER_get_name(c));
+  lua_pushstring(L, SSL_CIPHER_get_version(c));
+  lua_pushinteger(L, SSL_CIPHER_get_bits(c, NULL));
+  return 3;
+}
+
+/* s:shared_ciphers() -> list of {name, protocol, bits} that both ends have; nil at a client */
+static int tls_shared_ciphers(lua_State *L) {
+  SSL *ssl = check_open(L);
+  STACK_OF(SSL_CIPHER) * client, *ours;
+  int i;
+  client = ssl && SSL_is_server(ssl) ? SSL_get_client_ciphers(ssl) : NULL;
+  ours = client ? SSL_get_ciphers(ssl) : NULL;
+  if (!ours) {
+    lua_pushnil(L);
+    return 1;
+  }
+  lua_newtable(L);
+  for (i = 0; i < sk_SSL_CIPHER_num(client); i++) {
+    const SSL_CIPHER *c = sk_SSL_CIPHER_value(client, i);
+    if (sk_SSL_CIPHER_find(ours, c) < 0) continue;
+    push_cipher(L, c);
+    lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+  }
+  return 1;
+}
+
+/* s:selected_alpn_protocol() -> name, or nil */
+static int tls_alpn(lua_State *L) {
+  const SSL *ssl = check_open(L);
+  const unsigned char *p = NULL;
+  unsigned n = 0;
+  if (ssl) SSL_get0_alpn_selected(ssl, &p, &n);
+  if (p && n > 0)
+    lua_pushlstring(L, (const char *)p, n);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+/* s:compression() -> nil: it is never used */
+static int tls_compression(lua_State *L) {
+  lsock_checktls(L, 1);
+  lua_pushnil(L);
+  return 1;
+}
+
+/* s:group() -> name of the key exchange's group, or nil */
+static int tls_group(lua_State *L) {
+  SSL *ssl = check_open(L);
+  int nid = ssl && SSL_is_init_finished(ssl) ? (int)SSL_get_negotiated_group(ssl) : 0;
+  lua_pushstring(L, nid ? SSL_group_to_name(ssl, nid) : NULL);
+  return 1;
+}
+
+/*
+** s:getpeercert([binary]) -> the peer's certificate: a table, empty if it was not verified; as DER bytes if `binary`; nil
+** without one
+*/
+static int tls_getpeercert(lua_State *L) {
+  SSL *ssl = check_open(L);
+  X509 *x = ssl ? SSL_get0_peer_certificate(ssl) : NULL;
+  if (!x)
+    lua_pushnil(L);
+  else if (lua_toboolean(L, 2))
+    lsock_x509_pushder(L, x);
+  else if (SSL_get_verify_mode(ssl) & SSL_VERIFY_PEER)
+    lsock_x509_push(L, x);
+  else
+    lua_newtable(L);
+  return 1;
+}
+
+static int push_chain(lua_State *L, STACK_OF(X509) * chain, X509 *first) {
+  int i;
+  lua_newtable(L);
+  if (first) {
+    lsock_x509_pushder(L, first);
+    lua_rawseti(L, -2, 1);
+  }
+  for (i = 0; i < sk_X509_num(chain); i++) {
+    lsock_x509_pushder(L, sk_X509_value(chain, i));
+    lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+  }
+  return 1;
+}
+
+/* s:get_verified_chain() -> list of DER certificates from the peer's to the root; empty if none was verified */
+static int tls_verified_chain(lua_State *L) {
+  const SSL *ssl = check_open(L);
+  return push_chain(L, ssl ? SSL_get0_verified_chain(ssl) : NULL, NULL);
+}
+
+/* s:get_unverified_chain() -> list of DER certificates as the peer sent them */
+static int tls_unverified_chain(lua_State *L) {
+  SSL *ssl = check_open(L);
+  if (!ssl) return push_chain(L, NULL, NULL);
+  /* a server's list is without the peer's own */
+  return push_chain(L, SSL_get_peer_cert_chain(ssl), SSL_is_server(ssl) ? SSL_get0_peer_certificate(ssl) : NULL);
+}
+
+/* The hash of the server's certificate (RFC 5929, section 4). */
+static int push_end_point(lua_State *L, SSL *ssl) {
+  X509 *x = SSL_is_server(ssl) ? SSL_get_certificate(ssl) : SSL_get0_peer_certificate(ssl);
+  unsigned char md[EVP_MAX_MD_SIZE];
+  unsigned n = 0;
+  int hash = NID_undef;
+  if (!x) return 0;
+  OBJ_find_sigid_algs(X509_get_signature_nid(x), &hash, NULL);
+  if (hash == NID_undef || hash == NID_md5 || hash == NID_sha1) hash = NID_sha256;
+  if (!X509_digest(x, EVP_get_digestbynid(hash), md, &n)) return 0;
+  lua_pushlstring(L, (const char *)md, n);
+  return 1;
+}
+
+/* s:get_channel_binding([type]) -> bytes: "tls-unique" (default), "tls-exporter", "tls-server-end-point"; nil without */
+static int tls_channel_binding(lua_State *L) {
+  static const char *const types[] = {"tls-unique", "tls-exporter", "tls-server-end-point", NULL};
+  static const char label[] = "EXPORTER-Channel-Binding"; /* RFC 9266 */
+  SSL *ssl = check_open(L);
+  unsigned char buf[64];
+  size_t n = 0;
+  int type = luaL_checkoption(L, 2, "tls-unique", types);
+  if (!ssl || !SSL_is_init_finished(ssl)) {
+    lua_pushnil(L);
+    return 1;
+  }
+  if (type == 0 && SSL_version(ssl) < TLS1_3_VERSION) /* of the first Finished message (RFC 5929, section 3) */
+    n = SSL_session_reused(ssl) != SSL_is_server(ssl) ? SSL_get_peer_finished(ssl, buf, sizeof buf)
+                                                      : SSL_get_finished(ssl, buf, sizeof buf);
+  else if (type == 1 &&
+           SSL_export_keying_material(ssl, buf, 32, label, sizeof label - 1, (const unsigned char *)"", 0, 1))
+    n = 32;
+  else if (type == 2 && push_end_point(L, ssl))
+    return 1;
+  if (n > 0)
+    lua_pushlstring(L, (const char *)buf, n);
+  else
+    lua_pushnil(L);
+  ERR_clear_error();
+  return 1;
+}
+
+const lsock_Reg lsock_tls_methods[] = {{"cipher", tls_cipher, 0},
+                                       {"compression", tls_compression, 0},
+                                       {"get_channel_binding", tls_channel_binding, 0},
+                                       {"get_unverified_chain", tls_unverified_chain, 0},
+                                       {"get_verified_chain", tls_verified_chain, 0},
+                                       {"getpeercert", tls_getpeercert, 0},
+                                       {"group", tls_group, 0},
+                                       {"pending", tls_pending, 0},
+                                       {"selected_alpn_protocol", tls_alpn, 0},
+                                       {"shared_ciphers", tls_shared_ciphers, 0},
+                                       {"version", tls_version, 0},
+                                       {NULL, NULL, 0}};
+
+/* ---------------------------------------------------------------- sessions */
+
+static lsock_Session *check_session(lua_State *L, int arg) {
+  int same;
+  lsock_pushssl(L);
+  lua_getiuservalue(L, -1, TLS_META_SESSION);
+  same = lua_getmetatable(L, arg) && lua_rawequal(L, -1, -2);
+  if (!same) luaL_typeerror(L, arg, "SSLSession");
+  lua_pop(L, 3);
+  return lua_touserdata(L, arg);
+}
+
+static void push_session(lua_State *L, int arg, const lsock_Tls *t) {
+  lsock_Session *p = lua_newuserdatauv(L, sizeof *p, 1);
+  p->session = NULL;
+  lsock_ssl_setmeta(L, TLS_META_SESSION);
+  lsock_pushtls(L, arg);
+  lua_getiuservalue(L, -1, TLS_UV_CTX);
+  lua_setiuservalue(L, -3, 1);
+  lua_pop(L, 1);
+  p->session = SSL_get1_session(t->ssl);
+}
+
+static int session_gc(lua_State *L) {
+  lsock_Session *p = lua_touserdata(L, 1);
+  if (!p || lua_rawlen(L, 1) != sizeof *p) return 0;
+  SSL_SESSION_free(p->session);
+  p->session = NULL;
+  return 0;
+}
+
+/* session.id, .time, .timeout, .has_ticket, .ticket_lifetime_hint */
+static int session_index(lua_State *L) {
+  SSL_SESSION *s = check_session(L, 1)->session;
+  const char *k = luaL_checkstring(L, 2);
+  if (!s) return 0;
+  if (strcmp(k, "id") == 0) {
+    unsigned n;
+    const unsigned char *p = SSL_SESSION_get_id(s, &n);
+    lua_pushlstring(L, (const char *)p, n);
+  } else if (strcmp(k, "time") == 0)
+    lua_pushinteger(L, SSL_SESSION_get_time(s));
+  else if (strcmp(k, "timeout") == 0)
+    lua_pushinteger(L, SSL_SESSION_get_timeout(s));
+  else if (strcmp(k, "has_ticket") == 0)
+    lua_pushboolean(L, SSL_SESSION_has_ticket(s));
+  else if (strcmp(k, "ticket_lifetime_hint") == 0)
+    lua_pushinteger(L, (lua_Integer)SSL_SESSION_get_ticket_lifetime_hint(s));
+  else
+    return 0;
+  return 1;
+}
+
+/* ---------------------------------------------------------------- fields */
+
+int lsock_tls_field(lua_State *L, int arg, const char *k) {
+  const lsock_Tls *t;
+  int uv = 0;
+  if (strcmp(k, "context") == 0)
+    uv = TLS_UV_CTX;
+  else if (strcmp(k, "server_hostname") == 0)
+    uv = TLS_UV_HOST;
+  else if (strcmp(k, "server_side") != 0 && strcmp(k, "session_reused") != 0 && strcmp(k, "session") != 0)
+    return 0;
+  t = lsock_checktls(L, arg);
+  if (uv) {
+    lsock_pushtls(L, arg);
+    lua_getiuservalue(L, -1, uv);
+    lua_remove(L, -2);
+  } else if (strcmp(k, "server_side") == 0)
+    lua_pushboolean(L, t->server);
+  else if (t->ssl && strcmp(k, "session_reused") == 0)
+    lua_pushboolean(L, SSL_session_reused(t->ssl));
+  else if (t->ssl && SSL_get0_session(t->ssl))
+    push_session(L, arg, t);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+/* context can be changed, by an sni_callback; session before the handshake */
+int lsock_tls_newindex(lua_State *L) {
+  lsock_Tls *t = lsock_checktls(L, 1);
+  const char *k = luaL_checkstring(L, 2);
+  if (strcmp(k, "context") == 0) {
+    lsock_Ctx *c = lsock_checkctx(L, 3);
+    if (!t->ssl) return luaL_error(L, "the connection is closed");
+    if (!SSL_set_SSL_CTX(t->ssl, c->ctx)) return lsock_ssl_fail(L, "context", 0);
+    SSL_set_verify(t->ssl, SSL_CTX_get_verify_mode(c->ctx), NULL);
+    lsock_pushtls(L, 1);
+    lua_pushvalue(L, 3);
+    lua_setiuservalue(L, -2, TLS_UV_CTX);
+    t->ctx = c;
+    return 0;
+  }
+  if (strcmp(k, "session") == 0) {
+    SSL_SESSION *s = check_session(L, 3)->session;
+    luaL_argcheck(L, !t->server, 1, "a server's session cannot be set");
+    if (!s || !t->ssl || SSL_is_init_finished(t->ssl)) return luaL_error(L, "a session is set before the handshake");
+    lsock_pushtls(L, 1);
+    lua_getiuservalue(L, -1, TLS_UV_CTX);
+    lua_getiuservalue(L, 3, 1);
+    luaL_argcheck(L, lua_rawequal(L, -1, -2), 3, "the session is another context's");
+    if (!SSL_set_session(t->ssl, s)) return lsock_ssl_fail(L, "session", 0);
+    return 0;
+  }
+  return luaL_error(L, "cannot set '%s' of a TLS connection", k);
+}
+
+/* ---------------------------------------------------------------- MemoryBIO */
+
+typedef struct Memory {
+  uintptr_t seal;
+  BIO *b;
+  int eof;
+} Memory;
+
+static Memory *check_memory(lua_State *L, int arg) {
+  Memory *m = lua_touserdata(L, arg);
+  if (!m || lua_rawlen(L, arg) != sizeof *m || m->seal != TLS_SEAL(lsock_core(L), m, 2) || !m->b)
+    luaL_typeerror(L, arg, "MemoryBIO");
+  return m;
+}
+
+BIO *lsock_checkbio(lua_State *L, int arg) {
+  return check_memory(L, arg)->b;
+}
+
+/* ssl.MemoryBIO() -> a queue of bytes that TLS reads from or writes to */
+static int mod_memory(lua_State *L) {
+  Memory *m = lua_newuserdatauv(L, sizeof *m, 0);
+  memset(m, 0, sizeof *m);
+  m->seal = TLS_SEAL(lsock_core(L), m, 2);
+  lsock_ssl_setmeta(L, TLS_META_BIO);
+  m->b = BIO_new(BIO_s_mem());
+  if (!m->b) return luaL_error(L, "not enough memory");
+  BIO_set_mem_eof_return(m->b, -1); /* empty means later, not the end */
+  return 1;
+}
+
+static int memory_gc(lua_State *L) {
+  Memory *m = lua_touserdata(L, 1);
+  if (!m || lua_rawlen(L, 1) != sizeof *m || m->seal != TLS_SEAL(lsock_core(L), m, 2)) return 0;
+  BIO_free(m->b);
+  m->b = NULL;
+  return 0;
+}
+
+/* b:read([n]) -> at most n bytes, "" if there are none, nil at the end */
+static int memory_read(lua_State *L) {
+  Memory *m = check_memory(L, 1);
+  size_t have = BIO_ctrl_pending(m->b), n = lua_isnoneornil(L, 2) ? have : lsock_checksize(L, 2);
+  luaL_Buffer b;
+  int got;
+  if (n > have) n = have;
+  if (have == 0 && m->eof) {
+    lua_pushnil(L);
+    return 1;
+  }
+  if (n > INT_MAX) n = INT_MAX;
+  got = BIO_read(m->b, luaL_buffinitsize(L, &b, n), (int)n);
+  luaL_pushresultsize(&b, got > 0 ? (size_t)got : 0);
+  return 1;
+}
+
+/* b:write(bytes) -> their count */
+static int memory_write(lua_State *L) {
+  Memory *m = check_memory(L, 1);
+  size_t n;
+  const char *p = lsock_checkbytes(L, 2, &n);
+  luaL_argcheck(L, n <= INT_MAX, 2, "too many bytes");
+  if (m->eof) return luaL_error(L, "cannot write after write_eof");
+  if (n > 0 && BIO_write(m->b, p, (int)n) != (int)n) return luaL_error(L, "not enough memory");
+  lua_pushinteger(L, (lua_Integer)n);
+  return 1;
+}
+
+/* b:write_eof() -> b: no more bytes will come */
+static int memory_write_eof(lua_State *L) {
+  Memory *m = check_memory(L, 1);
+  m->eof = 1;
+  BIO_set_mem_eof_return(m->b, 0);
+  lua_settop(L, 1);
+  return 1;
+}
+
+static const lsock_Reg memory_methods[] = {
+    {"read", memory_read, 0}, {"write", memory_write, 0}, {"write_eof", memory_write_eof, 0}, {NULL, NULL, 0}};
+
+/* Upvalue 2: the methods. Fields: pending (bytes) and eof */
+static int memory_index(lua_State *L) {
+  const Memory *m = check_memory(L, 1);
+  const char *k = luaL_checkstring(L, 2);
+  lua_pushvalue(L, 2);
+  if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
+  if (strcmp(k, "pending") == 0)
+    lua_pushinteger(L, (lua_Integer)BIO_ctrl_pending(m->b));
+  else if (strcmp(k, "eof") == 0)
+    lua_pushboolean(L, m->eof && BIO_ctrl_pending(m->b) == 0);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+/* ---------------------------------------------------------------- opening */
+
+/* SSLObject's __index; upvalue 2: the methods */
+static int obj_index(lua_State *L) {
+  lua_pushvalue(L, 2);
+  if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
+  return lua_type(L, 2) == LUA_TSTRING && lsock_tls_field(L, 1, lua_tostring(L, 2)) ? 1 : 0;
+}
+
+static int obj_gc(lua_State *L) {
+  lsock_Tls *t = lua_touserdata(L, 1);
+  if (!t || lua_rawlen(L, 1) != sizeof *t || t->seal != TLS_SEAL(lsock_core(L), t, 1) || t->L) return 0;
+  SSL_free(t->ssl);
+  t->ssl = NULL;
+  return 0;
+}
+
+static const lsock_Reg obj_meta[] = {{"__gc", obj_gc, 0}, {"__newindex", lsock_tls_newindex, 0}, {NULL, NULL, 0}};
+static const lsock_Reg memory_meta[] = {{"__gc", memory_gc, 0}, {NULL, NULL, 0}};
+static const lsock_Reg session_meta[] = {{"__gc", session_gc, 0}, {"__index", session_index, 0}, {NULL, NULL, 0}};
+static const lsock_Reg functions[] = {{"MemoryBIO", mod_memory, 0}, {NULL, NULL, 0}};
+
+void lsock_open_sslobj(lua_State *L, int core) {
+  const lsock_Core *c = lua_touserdata(L, core);
+  int table = lua_gettop(L), st;
+  lua_getiuservalue(L, core, LSOCK_UV_TLS);
+  st = lua_gettop(L);
+  lsock_ssl_newmeta(L, core, "SSLObject", obj_meta);
+  lua_pushvalue(L, core);
+  lua_newtable(L);
+  c->api->do_register(L, core, lsock_tls_methods);
+  c->api->do_register(L, core, lsock_stream_methods);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, table, "SSLObject");
+  lua_pushcclosure(L, obj_index, 2);
+  lua_setfield(L, -2, "__index");
+  lua_setiuservalue(L, st, TLS_META_OBJ);
+  lsock_ssl_newmeta(L, core, "MemoryBIO", memory_meta);
+  lua_pushvalue(L, core);
+  lua_newtable(L);
+  c->api->do_register(L, core, memory_methods);
+  lua_pushcclosure(L, memory_index, 2);
+  lua_setfield(L, -2, "__index");
+  lua_setiuservalue(L, st, TLS_META_BIO);
+  lsock_ssl_newmeta(L, core, "SSLSession", session_meta);
+  lua_setiuservalue(L, st, TLS_META_SESSION);
+  lua_settop(L, table);
+  c->api->do_register(L, core, functions);
+}

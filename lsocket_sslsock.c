@@ -1,0 +1,779 @@
+/*
+** lsocket_sslsock.c: TLS as a transport under the core's stream operations, and sockets that use it.
+**
+** Every function here tries once and says what stands in the way; the core's driver waits. A BIO over the descriptor
+** notes why the system call did not succeed, and passes on whether the attempt may wait in the kernel.
+*/
+#include "lsocket_ssl.h"
+
+#include <string.h>
+
+/* Records without data (tickets, key updates) taken in one attempt, so that a peer that sends nothing else is waited for. */
+#define IDLE_RECORDS 64
+
+/* ---------------------------------------------------------------- the BIO */
+
+static int bio_read(BIO *b, char *p, int n) {
+  lsock_Tls *t = BIO_get_data(b);
+  ssize_t r = recv(t->fd, p, (size_t)n, t->nowait ? MSG_DONTWAIT : 0);
+  BIO_clear_retry_flags(b);
+  if (r == 0) BIO_set_flags(b, BIO_FLAGS_IN_EOF);
+  if (r >= 0) return (int)r;
+  t->err = errno;
+  if (t->err == EAGAIN || t->err == EWOULDBLOCK || t->err == EINTR) {
+    t->blocked = 1;
+    BIO_set_retry_read(b);
+  }
+  return -1;
+}
+
+static int bio_write(BIO *b, const char *p, int n) {
+  lsock_Tls *t = BIO_get_data(b);
+  ssize_t r = send(t->fd, p, (size_t)n, (t->nowait ? MSG_DONTWAIT : 0) | LSOCK_NOSIGNAL);
+  BIO_clear_retry_flags(b);
+  if (r >= 0) return (int)r;
+  t->err = errno;
+  if (t->err == EAGAIN || t->err == EWOULDBLOCK || t->err == EINTR) BIO_set_retry_write(b);
+  return -1;
+}
+
+static long bio_ctrl(BIO *b, int cmd, long num, void *ptr) {
+  (void)num;
+  (void)ptr;
+  if (cmd == BIO_CTRL_FLUSH) return 1;
+  return cmd == BIO_CTRL_EOF && BIO_test_flags(b, BIO_FLAGS_IN_EOF) != 0;
+}
+
+static BIO_METHOD *new_method(void) {
+  BIO_METHOD *m = BIO_meth_new(BIO_TYPE_SOURCE_SINK | 127, "lua socket");
+  if (!m) return NULL;
+  BIO_meth_set_read(m, bio_read);
+  BIO_meth_set_write(m, bio_write);
+  BIO_meth_set_ctrl(m, bio_ctrl);
+  return m;
+}
+
+/* ---------------------------------------------------------------- connections */
+
+lsock_Tls *lsock_checktls(lua_State *L, int arg) {
+  const lsock_Core *core = lsock_core(L);
+  void *p = lua_touserdata(L, arg);
+  lsock_Sock *s = p;
+  lsock_Tls *t = p;
+  if (s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s) && s->trdata) return s->trdata;
+  if (!t || lua_rawlen(L, arg) != sizeof *t || t->seal != TLS_SEAL(core, t, 1)) luaL_typeerror(L, arg, "TLS socket");
+  return t;
+}
+
+lsock_Tls *lsock_pushtls(lua_State *L, int arg) {
+  lsock_Tls *t = lua_touserdata(L, arg);
+  if (lua_rawlen(L, arg) == sizeof(lsock_Sock)) {
+    lua_getiuservalue(L, arg, 1);
+    return lua_touserdata(L, -1);
+  }
+  lua_pushvalue(L, arg);
+  return t;
+}
+
+lsock_Tls *lsock_newtls(lua_State *L, const lsock_Wrap *w, int meta) {
+  lsock_Core *core = lsock_core(L);
+  lsock_Ssl *st = lsock_pushssl(L);
+  lsock_Tls *t = lua_newuserdatauv(L, sizeof *t, TLS_UV_COUNT);
+  memset(t, 0, sizeof *t);
+  t->seal = TLS_SEAL(core, t, 1);
+  t->st = st;
+  t->fd = LSOCK_NOFD;
+  t->ctx = lua_touserdata(L, w->ctx);
+  t->server = (unsigned char)w->server;
+  t->suppress = (unsigned char)w->suppress;
+  t->handshake = (unsigned char)w->handshake;
+  lua_pushvalue(L, w->ctx);
+  lua_setiuservalue(L, -2, TLS_UV_CTX);
+  if (w->host) {
+    lua_pushvalue(L, w->host);
+    lua_setiuservalue(L, -2, TLS_UV_HOST);
+  }
+  lsock_ssl_setmeta(L, meta);
+  lua_remove(L, -2);
+  return t;
+}
+
+/* Tells OpenSSL the name that the peer must prove and, unless it is an address, be asked for. */
+static int set_host(const lsock_Tls *t, const char *host) {
+  X509_VERIFY_PARAM *param = SSL_get0_param(t->ssl);
+  ASN1_OCTET_STRING *ip = a2i_IPADDRESS(host);
+  int ok = 1;
+  ERR_clear_error();
+  if (!ip)
+    ok = (int)SSL_ctrl(t->ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, (void *)(uintptr_t)host);
+  else
+    ASN1_OCTET_STRING_free(ip);
+  if (!ok || !t->ctx->check_hostname) return ok;
+  X509_VERIFY_PARAM_set_hostflags(param, t->ctx->host_flags);
+  return ip ? X509_VERIFY_PARAM_set1_ip_asc(param, host) : X509_VERIFY_PARAM_set1_host(param, host, 0);
+}
+
+/* Makes OpenSSL's object for the connection on top. 0, or errno or the queue tell why not. */
+static int start(lua_State *L, lsock_Tls *t, const char *host, SSL_SESSION *session) {
+  ERR_clear_error();
+  (void)L;
+  t->ssl = SSL_new(t->ctx->ctx);
+  if (!t->ssl) return 0;
+  SSL_set_app_data(t->ssl, t);
+  if (t->suppress) SSL_set_options(t->ssl, SSL_OP_IGNORE_UNEXPECTED_EOF);
+  if (t->ctx->pha && t->server) SSL_set_verify(t->ssl, SSL_get_verify_mode(t->ssl) | SSL_VERIFY_POST_HANDSHAKE, NULL);
+  if (t->ctx->pha && !t->server) SSL_set_post_handshake_auth(t->ssl, 1);
+  if (host && !set_host(t, host)) return 0;
+  if (session && !SSL_set_session(t->ssl, session)) return 0;
+  if (t->server)
+    SSL_set_accept_state(t->ssl);
+  else
+    SSL_set_connect_state(t->ssl);
+  return 1;
+}
+
+static void finish(lsock_Tls *t) {
+  SSL_free(t->ssl);
+  t->ssl = NULL;
+  t->fd = LSOCK_NOFD;
+}
+
+static int tls_gc(lua_State *L) {
+  lsock_Tls *t = lua_touserdata(L, 1);
+  if (t && lua_rawlen(L, 1) == sizeof *t && t->seal == TLS_SEAL(lsock_core(L), t, 1) && !t->L) finish(t);
+  return 0;
+}
+
+/* ---------------------------------------------------------------- one attempt */
+
+static int gone(lsock_Op *op, int err, const char *msg) {
+  op->cls = 0;
+  op->err = err;
+  op->msg = msg;
+  return LSOCK_FAIL;
+}
+
+int lsock_tls_begin(lua_State *L, lsock_Op *op, lsock_Tls *t) {
+  if (!t->ssl) return gone(op, EBADF, "socket is closed");
+  if (t->L) return gone(op, EBUSY, "a callback of this connection is running");
+  if (t->broken) return lsock_tls_broken(L, op, t);
+  t->L = L;
+  t->self = op->self;
+  t->thrown = 0;
+  t->nowait = op->nowait;
+  t->err = t->blocked = 0;
+  ERR_clear_error();
+  return 0;
+}
+
+static void break_off(lsock_Tls *t, int ended) {
+  t->broken = 1;
+  t->ended = (unsigned char)ended;
+  t->why = ended ? 0 : ERR_peek_last_error();
+  t->why_errno = t->err;
+  t->verify = SSL_get_verify_result(t->ssl);
+  ERR_clear_error();
+}
+
+/* What an OpenSSL call that did not succeed means: 0 at the end of the stream, or as a step, LSOCK_FAIL yet undescribed. */
+static int outcome(lsock_Op *op, lsock_Tls *t, int r) {
+  unsigned long e;
+  switch (SSL_get_error(t->ssl, r)) {
+    case SSL_ERROR_WANT_READ:
+      if (t->err == EINTR) return LSOCK_INTR;
+      op->cls = t->st->cls[TLS_WANT_READ];
+      return LSOCK_READ;
+    case SSL_ERROR_WANT_WRITE:
+      if (t->err == EINTR) return LSOCK_INTR;
+      op->cls = t->st->cls[TLS_WANT_WRITE];
+      return LSOCK_WRITE;
+    case SSL_ERROR_ZERO_RETURN:
+      if (!SSL_in_init(t->ssl)) return 0;
+      break_off(t, 1);
+      return LSOCK_FAIL;
+    default:
+      e = ERR_peek_last_error();
+      break_off(t, e ? ERR_GET_LIB(e) == ERR_LIB_SSL && ERR_GET_REASON(e) == SSL_R_UNEXPECTED_EOF_WHILE_READING
+                     : t->err == 0);
+      return LSOCK_FAIL;
+  }
+}
+
+ssize_t lsock_tls_end(lua_State *L, lsock_Op *op, lsock_Tls *t, ssize_t done, int out) {
+  t->L = NULL;
+  if (t->doomed) {
+    finish(t);
+    t->thrown = 0;
+    return gone(op, ECANCELED, "socket was closed while waiting");
+  }
+  if (t->thrown) { /* the callback's own error, whatever became of the handshake */
+    int thrown = t->thrown;
+    t->thrown = 0;
+    if (op->partial) op->partial(L, op);
+    lua_pushvalue(L, thrown);
+    lua_error(L);
+  }
+  if (done > 0) return done;
+  return out == LSOCK_FAIL && t->broken ? lsock_tls_broken(L, op, t) : out;
+}
+
+/* Was it a record without data, not the descriptor, that ended the attempt? */
+static int was_idle(lsock_Tls *t, int out) {
+  if (out != LSOCK_READ || t->doomed || t->blocked) return 0;
+  if (t->fd == LSOCK_NOFD && BIO_ctrl_pending(SSL_get_rbio(t->ssl)) == 0) t->blocked = 1; /* one look at the end */
+  return 1;
+}
+
+int lsock_tls_handshake(lua_State *L, lsock_Op *op, lsock_Tls *t) {
+  int r = lsock_tls_begin(L, op, t), out = 0;
+  if (r < 0) return r;
+  r = SSL_do_handshake(t->ssl);
+  if (r != 1) {
+    out = outcome(op, t, r);
+    if (out == 0) {
+      break_off(t, 1);
+      out = LSOCK_FAIL;
+    }
+  }
+  return (int)lsock_tls_end(L, op, t, r == 1, out);
+}
+
+ssize_t lsock_tls_read(lua_State *L, lsock_Op *op, lsock_Tls *t, char *buf, size_t n, int peek) {
+  size_t total = 0, got;
+  int idle = 0, out = lsock_tls_begin(L, op, t);
+  if (out < 0) return out;
+  for (;;) { /* as much as is at hand */
+    if (peek ? SSL_peek_ex(t->ssl, buf, n, &got) : SSL_read_ex(t->ssl, buf + total, n - total, &got)) {
+      total += got;
+      if (peek || total == n || t->doomed) break;
+      t->nowait = 1;
+      continue;
+    }
+    out = outcome(op, t, 0);
+    if (!was_idle(t, out) || idle++ == IDLE_RECORDS) break;
+  }
+  return lsock_tls_end(L, op, t, (ssize_t)total, out);
+}
+
+ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *data, size_t n) {
+  size_t total = 0, put;
+  int out;
+  if (n == 0) return 0;
+  out = lsock_tls_begin(L, op, t);
+  if (out < 0) return out;
+  while (total < n && !t->doomed) { /* a record each */
+    if (SSL_write_ex(t->ssl, data + total, n - total, &put)) {
+      total += put;
+      continue;
+    }
+    out = outcome(op, t, 0);
+    if (out == 0) { /* nothing can be sent any more */
+      break_off(t, 1);
+      out = LSOCK_FAIL;
+    }
+    break;
+  }
+  return lsock_tls_end(L, op, t, (ssize_t)total, out);
+}
+
+/* Sends close_notify and, if `both`, waits for the peer's. */
+int lsock_tls_goodbye(lua_State *L, lsock_Op *op, lsock_Tls *t, int both) {
+  int r = lsock_tls_begin(L, op, t), out = 0, idle = 0;
+  if (r < 0) return r;
+  do {
+    r = SSL_shutdown(t->ssl);
+    if (r == 0 && both) r = SSL_shutdown(t->ssl);
+    out = r < 0 ? outcome(op, t, r) : 0;
+  } while (was_idle(t, out) && idle++ < IDLE_RECORDS);
+  if (r < 0 && out == 0) r = 1;
+  return (int)lsock_tls_end(L, op, t, r >= 0, out);
+}
+
+/* ---------------------------------------------------------------- the transport */
+
+static ssize_t tr_receive(lua_State *L, lsock_Op *op, char *buf, size_t n, int flags) {
+  int known = MSG_PEEK | LSOCK_SEND_NOW | LSOCK_NOSIGNAL;
+#if defined(MSG_WAITALL)
+  known |= MSG_WAITALL;
+#endif
+  if (flags & ~known) return gone(op, EOPNOTSUPP, "flag not possible over TLS");
+  return lsock_tls_read(L, op, op->s->trdata, buf, n, flags & MSG_PEEK);
+}
+
+static ssize_t tr_transmit(lua_State *L, lsock_Op *op, const char *data, size_t n, int flags) {
+  if (flags & ~(LSOCK_SEND_NOW | LSOCK_NOSIGNAL)) return gone(op, EOPNOTSUPP, "flag not possible over TLS");
+  return lsock_tls_write(L, op, op->s->trdata, data, n);
+}
+
+/* Half-close: this end says goodbye and goes on reading. */
+static int tr_shutdown(lua_State *L, lsock_Op *op, int how) {
+  lsock_Tls *t = op->s->trdata;
+  int r;
+  if (how == SHUT_RD || !t->ssl || t->broken || SSL_in_init(t->ssl)) return 0;
+  r = lsock_tls_goodbye(L, op, t, 0);
+  return r < 0 ? r : 0;
+}
+
+static int tr_connected(lua_State *L, lsock_Op *op) {
+  lsock_Tls *t = op->s->trdata;
+  int r = t->handshake ? lsock_tls_handshake(L, op, t) : 1;
+  return r < 0 ? r : 0;
+}
+
+static size_t tr_pending(const lsock_Sock *s) {
+  const lsock_Tls *t = s->trdata;
+  int n = t->ssl ? SSL_pending(t->ssl) : 0;
+  return n > 0 ? (size_t)n : 0;
+}
+
+static void tr_closing(lsock_Sock *s, int last) {
+  lsock_Tls *t = s->trdata;
+  s->tr = NULL;
+  if (t->L) { /* by a callback; OpenSSL still works with it */
+    t->doomed = 1;
+    return;
+  }
+  if (last && t->ssl && !t->broken && !SSL_in_init(t->ssl) && !(SSL_get_shutdown(t->ssl) & SSL_SENT_SHUTDOWN)) {
+    t->nowait = 1;
+    (void)SSL_shutdown(t->ssl);
+    ERR_clear_error();
+  }
+  finish(t);
+}
+
+static int tr_accepted(lua_State *L, lsock_Op *op, int slot);
+
+static const lsock_Transport transport = {tr_receive,  tr_transmit, tr_shutdown, tr_connected,
+                                          tr_accepted, tr_pending,  tr_closing};
+
+/* Pushes a closed TLS socket. */
+static lsock_Sock *new_sock(lua_State *L, const lsock_Wrap *w, const char *host, SSL_SESSION *session, int *ok) {
+  lsock_Sock *s = lsock_newsockuv(L, lsock_core(L), 1);
+  lsock_Tls *t = lsock_newtls(L, w, TLS_META_TLS);
+  BIO *b;
+  lua_setiuservalue(L, -2, 1);
+  s->trdata = t;
+  lsock_ssl_setmeta(L, TLS_META_SOCK);
+  b = start(L, t, host, session) ? BIO_new(t->st->bio) : NULL;
+  *ok = b != NULL;
+  if (!b) return s;
+  BIO_set_data(b, t);
+  BIO_set_init(b, 1);
+  SSL_set_bio(t->ssl, b, b);
+  return s;
+}
+
+/* Gives it the descriptor of the socket at `from`. */
+static void take_over(lua_State *L, lsock_Sock *s, int from, lsock_Sock *plain) {
+  lsock_Tls *t = s->trdata;
+  s->timeout = plain->timeout;
+  s->family = plain->family;
+  s->type = plain->type;
+  s->proto = plain->proto;
+  s->shared = plain->shared;
+  s->nonblocking = plain->timeout == 0;
+  s->tr = &transport;
+  t->fd = plain->fd;
+  lsock_takefd(L, from, plain, &s->fd);
+}
+
+/* The listener's context and settings serve for the new connection. */
+static int tr_accepted(lua_State *L, lsock_Op *op, int slot) {
+  lsock_Sock *s = lua_touserdata(L, slot);
+  int r;
+  if (!s->tr) {
+    lsock_Tls *t = op->s->trdata;
+    lsock_Wrap w = {0};
+    int ok, top = lua_gettop(L);
+    lsock_Sock *n;
+    luaL_checkstack(L, 8, "accept");
+    lsock_pushtls(L, op->self);
+    lua_getiuservalue(L, -1, TLS_UV_CTX);
+    w.ctx = lua_gettop(L);
+    w.server = t->server;
+    w.suppress = t->suppress;
+    w.handshake = t->handshake;
+    n = new_sock(L, &w, NULL, NULL, &ok);
+    if (!ok) return gone(op, ENOMEM, NULL);
+    take_over(L, n, slot, s);
+    lua_replace(L, slot);
+    lua_settop(L, top);
+    s = n;
+  }
+  if (!((lsock_Tls *)s->trdata)->handshake) return 0;
+  {
+    lsock_Sock *listener = op->s;
+    int self = op->self;
+    op->s = s; /* errors and callbacks are the new one's */
+    op->self = slot;
+    r = lsock_tls_handshake(L, op, s->trdata);
+    op->s = listener;
+    op->self = self;
+  }
+  if (r == LSOCK_FAIL) lsock_closesock(L, slot, s);
+  op->w = s;
+  op->wslot = slot;
+  return r < 0 ? r : 0;
+}
+
+/* ---------------------------------------------------------------- wrap_socket */
+
+static int option(lua_State *L, int arg, const char *key, int def) {
+  int v = def;
+  if (lua_getfield(L, arg, key) != LUA_TNIL) v = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return v;
+}
+
+/* The name the peer must prove, at stack index `host`. */
+static void check_host(lua_State *L, int arg, int host) {
+  size_t len;
+  const char *s;
+  if (lua_type(L, host) != LUA_TSTRING) luaL_argerror(L, arg, "server_hostname must be a string");
+  s = lua_tolstring(L, host, &len);
+  luaL_argcheck(L, strlen(s) == len, arg, "server_hostname has a zero byte");
+  luaL_argcheck(L, len > 0 && s[0] != '.', arg, "server_hostname is empty or begins with a dot");
+  luaL_argcheck(L, len <= TLSEXT_MAXLEN_host_name, arg, "server_hostname is too long");
+}
+
+void lsock_wrap_options(lua_State *L, int arg, lsock_Wrap *w, const char *const keys[]) {
+  const lsock_Ctx *c = lua_touserdata(L, w->ctx);
+  w->host = w->session = w->server = 0;
+  w->suppress = w->handshake = 1;
+  if (!lua_isnoneornil(L, arg)) {
+    luaL_checktype(L, arg, LUA_TTABLE);
+    lsock_checkkeys(L, arg, keys);
+    w->server = option(L, arg, "server_side", 0);
+    w->suppress = option(L, arg, "suppress_ragged_eofs", 1);
+    w->handshake = option(L, arg, "do_handshake_on_connect", 1);
+    if (lua_getfield(L, arg, "server_hostname") != LUA_TNIL) {
+      w->host = lua_gettop(L);
+      check_host(L, arg, w->host);
+    }
+    if (lua_getfield(L, arg, "session") != LUA_TNIL) w->session = lua_gettop(L);
+  }
+  luaL_argcheck(L, !w->server || c->protocol != PROTOCOL_TLS_CLIENT, 1, "a client's context cannot serve");
+  luaL_argcheck(L, w->server || c->protocol != PROTOCOL_TLS_SERVER, 1, "a server's context needs server_side");
+  luaL_argcheck(L, !w->server || !w->host, arg, "server_hostname is for clients");
+  luaL_argcheck(L, !w->server || !w->session, arg, "session is for clients");
+  luaL_argcheck(L, w->server || w->host || !c->check_hostname, arg, "check_hostname needs server_hostname");
+}
+
+/* The session at w->session, of the same context. */
+static SSL_SESSION *check_session(lua_State *L, int arg, const lsock_Wrap *w) {
+  const lsock_Session *p;
+  if (!w->session) return NULL;
+  lsock_pushssl(L);
+  lua_getiuservalue(L, -1, TLS_META_SESSION);
+  if (!lua_getmetatable(L, w->session) || !lua_rawequal(L, -1, -2)) luaL_argerror(L, arg, "not an SSLSession");
+  lua_getiuservalue(L, w->session, 1);
+  luaL_argcheck(L, lua_rawequal(L, -1, w->ctx), arg, "the session is another context's");
+  lua_pop(L, 4);
+  p = lua_touserdata(L, w->session);
+  return p->session;
+}
+
+static int step_handshake(lua_State *L, lsock_Op *op) {
+  lsock_Tls *t = lsock_pushtls(L, op->self);
+  int r = lsock_tls_handshake(L, op, t);
+  if (r < 0) return r;
+  lua_pushvalue(L, op->self);
+  return 1;
+}
+
+static int close_failed(lua_State *L, lsock_Op *op) {
+  lsock_closesock(L, op->self, op->s);
+  return -1;
+}
+
+int lsock_wrap(lua_State *L, int arg, const lsock_Wrap *w, int legacy, const char *name) {
+  lsock_Sock *plain = lsock_checksock(L, arg, lsock_core(L)), *s;
+  SSL_SESSION *session = check_session(L, arg + 1, w);
+  lsock_Addr a;
+  lsock_Op op;
+  int ok, connected;
+  luaL_argcheck(L, !plain->trdata, arg, "is a TLS socket already");
+  luaL_argcheck(L, plain->type == SOCK_STREAM, arg, "only stream sockets can be wrapped");
+  luaL_argcheck(L, plain->files == 0, arg, "has open files");
+  if (lsock_isclosed(plain)) {
+    lsock_Fail f = {0};
+    f.err = EBADF;
+    f.op = name;
+    f.msg = "socket is closed";
+    return lsock_fail(L, &f);
+  }
+  a.len = sizeof a.u;
+  connected = getpeername(plain->fd, &a.u.sa, &a.len) == 0;
+  luaL_argcheck(L, plain->timeout != 0 || !w->handshake || !connected, arg,
+                "non-blocking sockets need do_handshake_on_connect = false");
+  s = new_sock(L, w, w->host ? lua_tostring(L, w->host) : NULL, session, &ok);
+  if (!ok) return lsock_ssl_fail(L, name, ENOMEM);
+  s->internal = (unsigned char)legacy;
+  ((lsock_Tls *)s->trdata)->legacy = (unsigned char)legacy;
+  take_over(L, s, arg, plain);
+  if (!w->handshake || !connected) return 1;
+  lsock_op_on(L, &op, lua_gettop(L), name, step_handshake, LSOCK_RD);
+  op.partial = close_failed;
+  return lsock_run(L, &op);
+}
+
+/* ---------------------------------------------------------------- methods */
+
+lsock_Tls *lsock_tls_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
+  lsock_Tls *t = lsock_checktls(L, 1);
+  if (lua_rawlen(L, 1) == sizeof(lsock_Sock))
+    lsock_op(L, op, name, step, dir);
+  else {
+    lsock_op_free(L, op, name, step);
+    op->timeout = 0;
+  }
+  return t;
+}
+
+/* s:do_handshake() -> s */
+static int tls_do_handshake(lua_State *L) {
+  lsock_Op op;
+  lua_settop(L, 1);
+  lsock_tls_op(L, &op, "do_handshake", step_handshake, LSOCK_RD);
+  return lsock_run(L, &op);
+}
+
+static int step_read(lua_State *L, lsock_Op *op) {
+  lsock_Tls *t = lsock_checktls(L, 1);
+  char *p = lsock_room(L, op);
+  ssize_t n = lsock_tls_read(L, op, t, p, op->len, 0);
+  if (n < 0) return (int)n;
+  if (n == 0)
+    lua_pushnil(L);
+  else if (op->state == LSOCK_COUNT)
+    lua_pushinteger(L, (lua_Integer)n);
+  else
+    lua_pushlstring(L, p, (size_t)n);
+  return 1;
+}
+
+/* socket.ssl's objects: read(n) gives n bytes, read() all up to the end */
+static int read_legacy(lua_State *L) {
+  lsock_pushtls(L, 1);
+  if (lua_getiuservalue(L, -1, TLS_UV_FILE) == LUA_TNIL) {
+    lua_pop(L, 1);
+    lua_getfield(L, 1, "makefile");
+    lua_pushvalue(L, 1);
+    lua_call(L, 1, 1);
+    lua_pushvalue(L, -1);
+    lua_setiuservalue(L, -3, TLS_UV_FILE);
+  }
+  lua_getfield(L, -1, lua_toboolean(L, LSOCK_UP_TRY) ? "try_read" : "read");
+  lua_insert(L, -2);
+  if (lua_isnoneornil(L, 2))
+    lua_pushliteral(L, "a");
+  else
+    lua_pushinteger(L, luaL_checkinteger(L, 2));
+  return 2;
+}
+
+static int read_on(lua_State *L, int status, lua_KContext base) {
+  (void)status;
+  return lua_gettop(L) - (int)base;
+}
+
+/* s:read([n [, buffer]]) -> string of at most n bytes (default 1024), or their count in the buffer; nil at the end */
+static int tls_read(lua_State *L) {
+  lsock_Op op;
+  lsock_Tls *t;
+  lua_settop(L, 3);
+  t = lsock_tls_op(L, &op, "read", step_read, LSOCK_RD);
+  if (t->legacy && lua_isnil(L, 3)) {
+    int n = read_legacy(L);
+    int base = lua_gettop(L) - n - 1;
+    lua_callk(L, n, LUA_MULTRET, base, read_on);
+    return read_on(L, LUA_OK, base);
+  }
+  op.len = lua_isnil(L, 2) ? 1024 : lsock_checksize(L, 2);
+  if (!lua_isnil(L, 3)) {
+    size_t room;
+    op.into = lsock_checkbuffer(L, 3, &room);
+    luaL_argcheck(L, lua_isnil(L, 2) || op.len <= room, 2, "is more than the buffer has");
+    if (op.len > room || op.len == 0 || lua_isnil(L, 2)) op.len = room;
+    op.state = LSOCK_COUNT;
+  }
+  if (op.len == 0) {
+    if (op.state == LSOCK_COUNT)
+      lua_pushinteger(L, 0);
+    else
+      lua_pushliteral(L, "");
+    return 1;
+  }
+  return lsock_run(L, &op);
+}
+
+static int step_tls_write(lua_State *L, lsock_Op *op) {
+  ssize_t n = lsock_tls_write(L, op, lsock_checktls(L, 1), op->data, op->len);
+  if (n < 0) return (int)n;
+  lua_pushinteger(L, (lua_Integer)n);
+  return 1;
+}
+
+/* s:write(bytes) -> count of bytes sent */
+static int tls_write(lua_State *L) {
+  lsock_Op op;
+  lsock_tls_op(L, &op, "write", step_tls_write, LSOCK_WR);
+  op.data = lsock_checkbytes(L, 2, &op.len);
+  return lsock_run(L, &op);
+}
+
+static int step_unwrap(lua_State *L, lsock_Op *op) {
+  lsock_Tls *t = lsock_checktls(L, 1);
+  int r = lsock_tls_goodbye(L, op, t, 1);
+  lsock_Sock *s = op->s, *plain;
+  if (r < 0) return r;
+  if (!s) {
+    lua_pushvalue(L, 1);
+    return 1;
+  }
+  plain = lsock_newsockuv(L, op->core, 0);
+  plain->timeout = s->timeout;
+  plain->family = s->family;
+  plain->type = s->type;
+  plain->proto = s->proto;
+  plain->shared = s->shared;
+  plain->nonblocking = s->nonblocking;
+  lsock_takefd(L, 1, s, &plain->fd);
+  return 1;
+}
+
+/*
+** s:unwrap() -> plain socket: says goodbye and waits for the peer's goodbye; the TLS socket is closed. An SSLObject returns
+** itself.
+*/
+static int tls_unwrap(lua_State *L) {
+  lsock_Op op;
+  lua_settop(L, 1);
+  lsock_tls_op(L, &op, "unwrap", step_unwrap, LSOCK_RD);
+  if (op.s) luaL_argcheck(L, op.s->files == 0, 1, "has open files");
+  return lsock_run(L, &op);
+}
+
+static int step_verify_client(lua_State *L, lsock_Op *op) {
+  lsock_Tls *t = lsock_checktls(L, 1);
+  int r = lsock_tls_begin(L, op, t), out = 0;
+  if (r < 0) return r;
+  r = SSL_verify_client_post_handshake(t->ssl);
+  if (r != 1) out = outcome(op, t, -1);
+  if (r != 1) t->broken = 0; /* only the request was wrong */
+  r = (int)lsock_tls_end(L, op, t, r == 1, out);
+  if (r == LSOCK_FAIL && !t->broken) r = lsock_tls_broken(L, op, t);
+  if (r < 0) return r;
+  lua_pushvalue(L, 1);
+  return 1;
+}
+
+/* s:verify_client_post_handshake() -> s: a TLS 1.3 server asks for the client's certificate; the answer comes with data */
+static int tls_verify_client(lua_State *L) {
+  lsock_Op op;
+  lua_settop(L, 1);
+  lsock_tls_op(L, &op, "verify_client_post_handshake", step_verify_client, LSOCK_WR);
+  return lsock_run(L, &op);
+}
+
+/* s:close() as of every socket; the file that socket.ssl's objects read through does not keep them open */
+static int tls_close(lua_State *L) {
+  lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  const lsock_Tls *t = lsock_checktls(L, 1);
+  int err = 0;
+  if (t->legacy) s->files = 0;
+  if (s->files > 0)
+    s->closing = 1;
+  else
+    err = lsock_closesock(L, 1, s);
+  if (err) return lsock_failno(L, err, "close");
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static const lsock_Reg sslsock_methods[] = {{"close", tls_close, 1}, {NULL, NULL, 0}};
+
+/* Of SSLObjects too */
+const lsock_Reg lsock_stream_methods[] = {{"do_handshake", tls_do_handshake, 1},
+                                          {"read", tls_read, 1},
+                                          {"unwrap", tls_unwrap, 1},
+                                          {"verify_client_post_handshake", tls_verify_client, 1},
+                                          {"write", tls_write, 1},
+                                          {NULL, NULL, 0}};
+
+/* Pushes a new SSLObject over two MemoryBIOs; what the C function returns. */
+int lsock_wrap_bio(lua_State *L, const lsock_Wrap *w, BIO *in, BIO *out) {
+  SSL_SESSION *session = check_session(L, 4, w);
+  lsock_Tls *t = lsock_newtls(L, w, TLS_META_OBJ);
+  if (!start(L, t, w->host ? lua_tostring(L, w->host) : NULL, session)) return lsock_ssl_fail(L, "wrap_bio", ENOMEM);
+  BIO_up_ref(in);
+  BIO_up_ref(out);
+  SSL_set_bio(t->ssl, in, out);
+  return 1;
+}
+
+/* ---------------------------------------------------------------- opening */
+
+/* Upvalue 2 the methods of TLS sockets, 3 those of all sockets, 4 the core's own __index. */
+static int sock_index(lua_State *L) {
+  lua_pushvalue(L, 2);
+  if (lsock_likely(lua_rawget(L, lua_upvalueindex(3)) != LUA_TNIL)) {
+    lua_pushvalue(L, 2); /* few are overridden, but those matter */
+    if (lua_rawget(L, lua_upvalueindex(2)) == LUA_TNIL) lua_pop(L, 1);
+    return 1;
+  }
+  lua_pushvalue(L, 2);
+  if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
+  lua_settop(L, 2);
+  if (lua_type(L, 2) == LUA_TSTRING && lsock_tls_field(L, 1, lua_tostring(L, 2))) return 1;
+  lua_pushvalue(L, lua_upvalueindex(4));
+  lua_insert(L, 1);
+  lua_call(L, 2, 1);
+  return 1;
+}
+
+static const lsock_Reg tls_meta[] = {{"__gc", tls_gc, 0}, {NULL, NULL, 0}};
+
+/* The table of the library is on top; the state on `core`. */
+void lsock_open_sslsock(lua_State *L, int core) {
+  const lsock_Core *c = lua_touserdata(L, core);
+  int table = lua_gettop(L), st, common, meta;
+  lsock_Ssl *state;
+  lua_getiuservalue(L, core, LSOCK_UV_TLS);
+  st = lua_gettop(L);
+  state = lua_touserdata(L, st);
+  state->bio = new_method();
+  if (!state->bio) luaL_error(L, "not enough memory");
+  lsock_ssl_newmeta(L, core, "TLS connection", tls_meta);
+  lua_setiuservalue(L, st, TLS_META_TLS);
+  lua_getiuservalue(L, core, LSOCK_UV_SOCKET);
+  common = lua_gettop(L);
+  lua_newtable(L);
+  meta = lua_gettop(L);
+  for (lua_pushnil(L); lua_next(L, common);) {
+    lua_pushvalue(L, -2);
+    lua_insert(L, -2);
+    lua_rawset(L, meta);
+  }
+  lua_pushvalue(L, core);
+  lua_newtable(L);
+  c->api->do_register(L, core, lsock_tls_methods);
+  c->api->do_register(L, core, lsock_stream_methods);
+  c->api->do_register(L, core, sslsock_methods);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, table, "SSLSocket");
+  lua_getfield(L, common, "__index");
+  lua_getupvalue(L, -1, 2); /* SocketType */
+  lua_insert(L, -2);
+  lua_pushcclosure(L, sock_index, 4);
+  lua_setfield(L, meta, "__index");
+  lua_pushvalue(L, core);
+  lua_pushcclosure(L, lsock_tls_newindex, 1);
+  lua_setfield(L, meta, "__newindex");
+  lua_pushvalue(L, core);
+  lua_pushcclosure(L, tls_close, 1);
+  lua_setfield(L, meta, "__close");
+  lua_settop(L, meta);
+  lua_setiuservalue(L, st, TLS_META_SOCK);
+  lua_settop(L, table);
+}
