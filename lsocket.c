@@ -55,8 +55,7 @@ static lsock_fd take(lsock_Sock *s) {
   return fd;
 }
 
-/* LUA_OK, or the status of the wake function, its error on top. */
-static int wake(lua_State *L, int arg, const lsock_Sock *s) {
+int lsock_wake(lua_State *L, int arg, const lsock_Sock *s) {
   if (!s->waiting) return LUA_OK;
   arg = lua_absindex(L, arg);
   lsock_pushcore(L, LSOCK_UV_WAKE);
@@ -73,7 +72,7 @@ int lsock_closesock(lua_State *L, int arg, lsock_Sock *s) {
   if (s->fd == LSOCK_NOFD) return 0;
   if (s->tr) s->tr->closing(s, 1);
   if (lsock_plat_close(take(s)) < 0) err = errno;
-  if (wake(L, arg, s) != LUA_OK) lua_error(L);
+  if (lsock_wake(L, arg, s) != LUA_OK) lua_error(L);
   return err;
 }
 
@@ -81,7 +80,7 @@ void lsock_takefd(lua_State *L, int arg, lsock_Sock *s, lsock_fd *fd) {
   int64_t timeout = s->timeout;
   lsock_settimeout(s, timeout == 0 ? 0 : -1); /* as a plain descriptor is expected to be */
   *fd = take(s);
-  if (wake(L, arg, s) != LUA_OK) { /* nobody would learn the descriptor */
+  if (lsock_wake(L, arg, s) != LUA_OK) { /* nobody would learn the descriptor */
     s->fd = *fd;
     *fd = LSOCK_NOFD;
     lsock_settimeout(s, timeout);
@@ -303,14 +302,20 @@ static int sock_accept(lua_State *L) {
 
 /* ---------------------------------------------------------------- closing */
 
+/* Closes the socket at index 1, its descriptor only if no file needs it. 0 or an errno. */
+static int close_or_mark(lua_State *L, lsock_Sock *s) {
+  if (s->files == 0) return lsock_closesock(L, 1, s);
+  if (!s->closing) {
+    s->closing = 1;
+    if (lsock_wake(L, 1, s) != LUA_OK) return lua_error(L);
+  }
+  return 0;
+}
+
 /* s:close() -> true; again and again if you like. The descriptor stays open as long as files of makefile's are */
 static int sock_close(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
-  int err = 0;
-  if (s->files > 0)
-    s->closing = 1;
-  else
-    err = lsock_closesock(L, 1, s);
+  int err = close_or_mark(L, s);
   if (err) return lsock_failno(L, err, "close");
   lua_pushboolean(L, 1);
   return 1;
@@ -329,10 +334,7 @@ static int sock_detach(lua_State *L) {
 /* __close: the end of a `local s <close>` */
 static int sock_scope(lua_State *L) {
   lsock_Sock *s = lsock_tosock(L, 1, lsock_core(L));
-  if (s && s->files > 0)
-    s->closing = 1;
-  else if (s)
-    lsock_closesock(L, 1, s);
+  if (s) close_or_mark(L, s);
   return 0;
 }
 

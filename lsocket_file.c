@@ -11,6 +11,7 @@
 
 #define DEFAULT_SIZE 8192
 #define SIZE_MAX_BUF ((size_t)1 << 30)
+#define SHARE 4096 /* bytes received before others have their turn */
 
 typedef enum Buffering { NONE, LINE, FULL } Buffering;
 
@@ -50,26 +51,26 @@ static size_t waiting(const Bytes *b) {
 /* Room for `n` more bytes after those that wait; the file is at stack index 1. */
 static void reserve(lua_State *L, Bytes *b, int uv, size_t n, size_t size) {
   while (b->room - b->to < n) {
-    size_t have = waiting(b), need;
-    if (have > SIZE_MAX_BUF - n) luaL_error(L, "not enough memory");
-    need = have + n;
-    if (need > b->room) {
+    size_t need = waiting(b) + n;
+    if (need > SIZE_MAX_BUF) luaL_error(L, "not enough memory");
+    if (need <= b->room) {
+      memmove(b->p, b->p + b->from, waiting(b));
+    } else {
       char *p;
       if (need < size) need = size;
       if (need < b->room * 2) need = b->room * 2;
       p = lua_newuserdatauv(L, need, 0);
-      if (waiting(b) != have || b->room >= need) { /* a finalizer used the file: look again */
+      if (b->room >= need || waiting(b) > need - n) { /* a finalizer that ran now has used this file */
         lua_pop(L, 1);
         continue;
       }
-      if (have) memcpy(p, b->p + b->from, have);
+      if (waiting(b) > 0) memcpy(p, b->p + b->from, waiting(b));
       lua_setiuservalue(L, 1, uv);
       b->p = p;
       b->room = need;
-    } else
-      memmove(b->p, b->p + b->from, have);
+    }
+    b->to = waiting(b);
     b->from = 0;
-    b->to = have;
   }
 }
 
@@ -83,6 +84,14 @@ static int unusable(lua_State *L, const char *name, const char *what) {
   return lsock_fail(L, &e);
 }
 
+/* Was the file closed meanwhile, by another coroutine or a hook? */
+static int gone(lsock_Op *op, const File *f) {
+  if (f->s) return 0;
+  op->err = ECANCELED;
+  op->msg = "file was closed while waiting";
+  return 1;
+}
+
 /* An operation of the file at index 1 on its socket, which goes to the top of the stack. */
 static void file_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
   lua_getiuservalue(L, 1, UV_SOCKET);
@@ -90,26 +99,32 @@ static void file_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step ste
   op->file = 1;
 }
 
-/* Outcome of a step whose file was closed meanwhile. */
-static int file_closed(lsock_Op *op) {
-  op->err = EBADF;
-  op->msg = "file is closed";
-  return LSOCK_FAIL;
-}
-
 /* ---------------------------------------------------------------- reading */
 
 /*
 ** A read in progress: op->done counts the bytes of `in` that finished formats use, op->len those that the current one
-** has looked at, op->state is that format's number; op->slot is the stack index of the first of op->formats. Results lie
-** above the socket, in places made for them, as a wait puts things on the stack.
+** has looked at, op->state is that format's number; op->slot is the stack index of the first of op->formats. The results
+** of several formats wait in as many places after the socket's.
 */
-enum { FOUND, MISSING, ENDED }; /* a format's outcome: done, needs more bytes, no bytes and never will be */
+enum { FOUND, MISSING, ENDED }; /* a format's outcome: one value pushed, needs more bytes, no bytes and never will be */
 
-/* More bytes from the socket: > 0, 0 at the end, or < 0 as a step. At most `want` if nothing may be read ahead. */
-static int fill(lua_State *L, lsock_Op *op, File *f, size_t want) {
+enum { MAYBE, NOTHING, SOMETHING }; /* what follows the bytes in `in` */
+
+/*
+** More bytes from the socket: one of the above, or < 0 as a step. At most `want` if nothing may be read ahead. *spent
+** counts the bytes of one attempt, which is over when no more are likely to be there, or when it has had its share.
+*/
+static int fill(lua_State *L, lsock_Op *op, File *f, size_t want, size_t *spent) {
   ssize_t n;
   size_t most;
+  if (*spent >= SHARE) return lsock_further(op, LSOCK_READ);
+  if (*spent > 0 && op->timeout > 0) op->nowait = 1; /* the kernel's part of a timeout is for one call */
+  if (want == 0 && f->size <= 1) {
+    char c;
+    n = recv(op->s->fd, &c, 1, MSG_PEEK | LSOCK_DONTWAIT(op));
+    if (n < 0) return lsock_again(op, LSOCK_READ);
+    return n > 0 ? SOMETHING : NOTHING;
+  }
   if (f->size > 1) {
     reserve(L, &f->in, UV_IN, want > f->size ? want : f->in.room - f->in.to > 0 ? 1 : f->size, f->size);
     most = f->in.room - f->in.to;
@@ -120,10 +135,11 @@ static int fill(lua_State *L, lsock_Op *op, File *f, size_t want) {
   n = lsock_receive(L, op, f->in.p + f->in.to, most, 0);
   if (n < 0) return (int)n;
   f->in.to += (size_t)n;
-  return n > 0;
+  *spent += (size_t)n < most ? SHARE : (size_t)n;
+  return n > 0 ? MAYBE : NOTHING;
 }
 
-static int scan_line(lua_State *L, lsock_Op *op, File *f, int keep_end, int ended) {
+static int scan_line(lua_State *L, lsock_Op *op, File *f, int keep_end, int next) {
   const char *p = f->in.p + f->in.from + op->done;
   size_t n = waiting(&f->in) - op->done;
   const char *nl = n > op->len ? memchr(p + op->len, '\n', n - op->len) : NULL;
@@ -134,25 +150,26 @@ static int scan_line(lua_State *L, lsock_Op *op, File *f, int keep_end, int ende
     return FOUND;
   }
   op->len = n;
-  if (!ended) return MISSING;
+  if (next != NOTHING) return MISSING;
   if (n == 0) return ENDED;
   lua_pushlstring(L, p, n);
   op->done += n;
   return FOUND;
 }
 
-static int scan_all(lua_State *L, lsock_Op *op, File *f, int ended) {
+static int scan_all(lua_State *L, lsock_Op *op, File *f, int next) {
   size_t n = waiting(&f->in) - op->done;
-  if (!ended) return MISSING;
+  if (next != NOTHING) return MISSING;
   lua_pushlstring(L, f->in.p + f->in.from + op->done, n);
   op->done += n;
   return FOUND;
 }
 
-static int scan_count(lua_State *L, lsock_Op *op, File *f, size_t want, int ended) {
+/* A count of 0 asks whether there is anything at all. */
+static int scan_count(lua_State *L, lsock_Op *op, File *f, size_t want, int next) {
   size_t n = waiting(&f->in) - op->done;
-  if (n < want && !ended) return MISSING;
-  if (n == 0 && (want > 0 || ended)) return ended ? ENDED : MISSING;
+  if (next != NOTHING && (want > 0 ? n < want : n == 0 && next != SOMETHING)) return MISSING;
+  if (next == NOTHING && n == 0) return ENDED;
   if (n > want) n = want;
   lua_pushlstring(L, n ? f->in.p + f->in.from + op->done : "", n);
   op->done += n;
@@ -177,7 +194,7 @@ static int peek(Numeral *u) {
   return -1;
 }
 
-static int next(Numeral *u) {
+static int use(Numeral *u) {
   if (u->len >= NUMERAL_MAX) {
     u->text[0] = '\0'; /* too long to be a numeral */
     return 0;
@@ -188,7 +205,7 @@ static int next(Numeral *u) {
 
 static int accept_any(Numeral *u, const char *set) {
   int c = peek(u);
-  return c > 0 && strchr(set, c) && next(u);
+  return c > 0 && strchr(set, c) && use(u);
 }
 
 static int accept_digits(Numeral *u, int hex) {
@@ -198,7 +215,7 @@ static int accept_digits(Numeral *u, int hex) {
   return n;
 }
 
-static int scan_number(lua_State *L, lsock_Op *op, File *f, int ended) {
+static int scan_number(lua_State *L, lsock_Op *op, File *f, int next) {
   Numeral u;
   int digits = 0, hex = 0, c;
   memset(&u, 0, sizeof u);
@@ -219,7 +236,7 @@ static int scan_number(lua_State *L, lsock_Op *op, File *f, int ended) {
     accept_digits(&u, 0);
   }
   peek(&u); /* the byte that ends it */
-  if (u.short_of && !ended) return MISSING;
+  if (u.short_of && next != NOTHING) return MISSING;
   op->done += u.at;
   u.text[u.len] = '\0';
   if (lua_stringtonumber(L, u.text)) return FOUND;
@@ -236,18 +253,18 @@ static int format_letter(lua_State *L, int arg) {
   return *p && strchr("nlLa", *p) ? *p : 0;
 }
 
-static int scan(lua_State *L, lsock_Op *op, File *f, int ended, size_t *want) {
+static int scan(lua_State *L, lsock_Op *op, File *f, int next, size_t *want) {
   int arg = op->slot + op->state;
   *want = 1;
   switch (op->formats == 0 ? 'l' : format_letter(L, arg)) {
-    case 'l': return scan_line(L, op, f, 0, ended);
-    case 'L': return scan_line(L, op, f, 1, ended);
-    case 'a': return scan_all(L, op, f, ended);
-    case 'n': return scan_number(L, op, f, ended);
+    case 'l': return scan_line(L, op, f, 0, next);
+    case 'L': return scan_line(L, op, f, 1, next);
+    case 'a': return scan_all(L, op, f, next);
+    case 'n': return scan_number(L, op, f, next);
     default: {
       size_t n = (size_t)lua_tointeger(L, arg), have = waiting(&f->in) - op->done;
-      if (n > have) *want = n - have;
-      return scan_count(L, op, f, n, ended);
+      *want = n > have ? n - have : 0;
+      return scan_count(L, op, f, n, next);
     }
   }
 }
@@ -258,53 +275,64 @@ static void consume(File *f, size_t n) {
   if (f->in.from == f->in.to) f->in.from = f->in.to = 0;
 }
 
+/* The format's value is on top: it is returned at once if it is the only one. Returns all when they are complete, else 0. */
+static int add_result(lua_State *L, lsock_Op *op, int last) {
+  int i;
+  op->state++;
+  op->len = 0;
+  if (op->formats <= 1) return 1;
+  lua_replace(L, op->self + op->state);
+  if (!last && op->state < op->formats) return 0;
+  for (i = 1; i <= op->state; i++) lua_pushvalue(L, op->self + i);
+  return op->state;
+}
+
 static int step_read(lua_State *L, lsock_Op *op) {
   File *f = lua_touserdata(L, 1);
-  int ended = 0;
-  luaL_checkstack(L, op->formats + 8, "too many formats");
+  int next = MAYBE;
+  size_t spent = 0;
+  luaL_checkstack(L, op->formats + 4, "too many formats");
+  if (gone(op, f)) return LSOCK_FAIL;
   for (;;) {
     size_t want;
-    int r, i;
-    if (!f->s) return file_closed(op); /* by another coroutine meanwhile */
-    if (op->turn != f->turn) {         /* another coroutine, or a finalizer, read meanwhile: begin anew */
+    int r;
+    if (op->turn != f->turn) { /* another coroutine, a hook or a finalizer read meanwhile: begin anew */
       op->turn = f->turn;
       op->done = op->len = 0;
       op->state = 0;
     }
-    r = scan(L, op, f, ended, &want);
+    r = scan(L, op, f, next, &want);
     if (r == MISSING) {
-      r = fill(L, op, f, want);
-      if (r < 0) return r;
-      ended = r == 0;
+      next = fill(L, op, f, want, &spent);
+      if (next < 0) return next;
       continue;
     }
     if (r == ENDED) lua_pushnil(L);
-    lua_replace(L, op->self + 1 + op->state);
-    ended = 0;
-    if (op->turn != f->turn) continue;
-    op->state++;
-    op->len = 0;
-    if (r == FOUND && op->state < op->formats) continue;
-    consume(f, op->done);
-    for (i = 1; i <= op->state; i++) lua_pushvalue(L, op->self + i);
-    return op->state;
+    if (op->turn != f->turn) {
+      lua_pop(L, 1);
+      continue;
+    }
+    if (next == SOMETHING) next = MAYBE;
+    r = add_result(L, op, r == ENDED);
+    if (r > 0) {
+      consume(f, op->done);
+      return r;
+    }
   }
 }
 
 /* The common case without an operation: a whole line waits in the buffer. */
 static int quick_line(lua_State *L, File *f) {
-  const char *p = f->in.p + f->in.from;
-  const char *nl = waiting(&f->in) ? memchr(p, '\n', waiting(&f->in)) : NULL;
   unsigned turn = f->turn;
-  size_t len;
+  const char *p = f->in.p + f->in.from;
+  const char *nl = waiting(&f->in) > 0 && f->s->fd != LSOCK_NOFD ? memchr(p, '\n', waiting(&f->in)) : NULL;
   if (!nl) return 0;
-  len = (size_t)(nl - p);
-  lua_pushlstring(L, p, len);
-  if (turn != f->turn) { /* a finalizer read this line */
+  lua_pushlstring(L, p, (size_t)(nl - p));
+  if (f->turn != turn) { /* a finalizer read it */
     lua_pop(L, 1);
     return 0;
   }
-  consume(f, len + 1);
+  consume(f, (size_t)(nl - p) + 1);
   return 1;
 }
 
@@ -333,8 +361,11 @@ static int read_formats(lua_State *L, const char *name, int n) {
   op.formats = n;
   op.len = 0;
   op.turn = f->turn;
-  luaL_checkstack(L, n + 1, "too many formats");
-  lua_settop(L, op.self + (n > 0 ? n : 1)); /* places for the results */
+  op.len = 0;
+  if (n > 1) {
+    luaL_checkstack(L, n, "too many formats");
+    lua_settop(L, op.self + n);
+  }
   return lsock_run(L, &op);
 }
 
@@ -383,6 +414,7 @@ static int step_out(lua_State *L, lsock_Op *op, File *f) {
     ssize_t n = lsock_transmit(L, op, f->out.p + f->out.from, waiting(&f->out), 0);
     if (n < 0) return (int)n;
     f->out.from += (size_t)n;
+    if (waiting(&f->out) > 0) return lsock_further(op, LSOCK_WRITE);
   }
   f->out.from = f->out.to = 0;
   return 0;
@@ -395,7 +427,7 @@ static int step_out(lua_State *L, lsock_Op *op, File *f) {
 static int step_write(lua_State *L, lsock_Op *op) {
   File *f = lua_touserdata(L, 1);
   int r;
-  if (!f->s) return file_closed(op);
+  if (gone(op, f)) return LSOCK_FAIL;
   for (; op->state < op->formats; op->state++, op->done = 0) {
     size_t len;
     const char *p = lsock_checkbytes(L, op->slot + op->state, &len);
@@ -409,6 +441,7 @@ static int step_write(lua_State *L, lsock_Op *op) {
       if (n < 0) return (int)n;
       op->done += (size_t)n;
       op->len += (size_t)n;
+      if (len > op->done) return lsock_further(op, LSOCK_WRITE);
     }
     if (len > op->done) {
       memcpy(f->out.p + f->out.to, p + op->done, len - op->done);
@@ -451,7 +484,7 @@ static int file_write(lua_State *L) {
 static int step_flush(lua_State *L, lsock_Op *op) {
   File *f = lua_touserdata(L, 1);
   int r;
-  if (!f->s) return file_closed(op);
+  if (gone(op, f)) return LSOCK_FAIL;
   r = step_out(L, op, f);
   if (r < 0) return r;
   lua_pushvalue(L, 1);
@@ -470,44 +503,57 @@ static int file_flush(lua_State *L) {
 
 /* ---------------------------------------------------------------- the rest */
 
-/* Lets go of the socket, and closes it if its own close only waited for that. 0 or an errno. */
-static int let_go(lua_State *L, int arg, File *f) {
+/* Lets go of the socket, and closes it if its own close only waited for that. 0 or an errno. The file is at index 1. */
+static int let_go(lua_State *L, File *f, int tell) {
   lsock_Sock *s = f->s;
   int err = 0;
+  if (!s) return 0;
   f->s = NULL;
-  if (s && --s->files == 0 && s->closing) {
-    lua_getiuservalue(L, arg, UV_SOCKET);
+  lua_getiuservalue(L, 1, UV_SOCKET);
+  if (--s->files == 0 && s->closing) {
     s->closing = 0;
     err = lsock_closesock(L, -1, s);
-    lua_pop(L, 1);
-  }
+  } else if (tell && lsock_wake(L, -1, s) != LUA_OK) /* who waits in a method of this file */
+    lua_error(L);
+  lua_pop(L, 1);
   return err;
 }
 
-static int step_close(lua_State *L, lsock_Op *op) {
-  File *f = lua_touserdata(L, 1);
-  int r = step_out(L, op, f);
-  if (r < 0) return r;
-  op->err = let_go(L, 1, f);
-  if (op->err) return LSOCK_FAIL;
+static int finish(lua_State *L, File *f) {
+  int err = let_go(L, f, 1);
+  if (err) return lsock_failno(L, err, "close");
   lua_pushboolean(L, 1);
   return 1;
 }
 
-/* f:close() -> true; sends what was written before. Closed even where that fails, unless it may be tried again */
+static int step_close(lua_State *L, lsock_Op *op) {
+  File *f = lua_touserdata(L, 1);
+  int r = f->s ? step_out(L, op, f) : 0;
+  return r < 0 ? r : finish(L, f);
+}
+
+/* Closed even where sending fails, unless that may be tried again. */
 static int close_failed(lua_State *L, lsock_Op *op) {
-  if (op->cls != LSOCK_TIMEOUT && op->err != EAGAIN) let_go(L, 1, lua_touserdata(L, 1));
+  if (op->cls != LSOCK_TIMEOUT && op->err != EAGAIN) let_go(L, lua_touserdata(L, 1), 1);
   return -1;
 }
 
+/* f:close() -> true; sends what was written before. After a timeout the file is open still, and may be closed again */
 static int file_close(lua_State *L) {
   lsock_Op op;
   File *f = check_file(L, 1);
   if (!f->s) return unusable(L, "close", "file is closed");
+  if (waiting(&f->out) == 0) return finish(L, f);
   lua_settop(L, 1);
   file_op(L, &op, "close", step_close, LSOCK_WR);
   op.partial = close_failed;
   return lsock_run(L, &op);
+}
+
+static int scope_failed(lua_State *L, lsock_Op *op) {
+  (void)op;
+  let_go(L, lua_touserdata(L, 1), 1);
+  return -1;
 }
 
 /* __close: sends what was written, unless the block ends by an error; then closes in any case */
@@ -518,10 +564,10 @@ static int file_scope(lua_State *L) {
   if (lua_isnoneornil(L, 2) && waiting(&f->out) > 0) {
     lua_settop(L, 1);
     file_op(L, &op, "close", step_close, LSOCK_WR);
-    op.partial = close_failed;
+    op.partial = scope_failed;
     return lsock_run(L, &op);
   }
-  let_go(L, 1, f);
+  let_go(L, f, 1);
   return 0;
 }
 
@@ -541,7 +587,7 @@ static int file_gc(lua_State *L) {
     if (n < (ssize_t)waiting(&f->out)) lua_warning(L, "socket: unflushed data of a collected file lost", 0);
   }
 #endif
-  let_go(L, 1, f);
+  let_go(L, f, 0);
   return 0;
 }
 

@@ -35,6 +35,8 @@ typedef struct lsock_Core {
   size_t scratch_size;
   lsock_Pool *pool; /* threads that look names up; NULL until one is needed */
   int hook;         /* a wait hook is set */
+  int untaken;      /* received descriptors that nobody took (lsocket_msg.c) ... */
+  int untaken_max;  /* ... and how many call for a garbage collection */
 } lsock_Core;
 
 /* The core is upvalue 1 of every function of the library; upvalue 2 is true in the try_ form of a function. */
@@ -118,6 +120,9 @@ _Noreturn void lsock_nosock(lua_State *L, int arg);
 
 /* After errno EMFILE or ENFILE: collects garbage sockets and says that a second try is worth it. */
 int lsock_reclaim(lua_State *L);
+
+/* Tells the wake function, if a coroutine waits on the socket at `arg`, that it should look again. */
+int lsock_wake(lua_State *L, int arg, const lsock_Sock *s);
 
 /* Closes the descriptor and wakes who waits on it. 0 or an errno. The object is at `arg`. */
 int lsock_closesock(lua_State *L, int arg, lsock_Sock *s);
@@ -294,6 +299,9 @@ void lsock_pushextra(lua_State *L, lsock_Op *op);
 
 /* An attempt at what cannot be done through a transport. */
 int lsock_untransported(lsock_Op *op);
+
+/* Result of an attempt that got further, but not to its end: the deadline, hooks and other coroutines have their turn. */
+int lsock_further(const lsock_Op *op, int want);
 
 /* Gives pending hooks (a Ctrl-C) their turn; may raise. */
 void lsock_turn(lua_State *L);

@@ -30,7 +30,11 @@
 
 typedef struct Control {
   size_t size, len; /* of the bytes that follow: room, and what a message filled of it */
+  int untaken;      /* its part of core->untaken */
 } Control;
+
+/* So many descriptors that nobody took are no reason to look for garbage. */
+#define UNTAKEN_FEW 64
 
 #define CONTROL_BYTES(c) ((char *)((c) + 1))
 
@@ -81,6 +85,8 @@ static int control_gc(lua_State *L) {
   attach(c, &h, c->len);
   for (m = CMSG_FIRSTHDR(&h); m; m = CMSG_NXTHDR(&h, m))
     if (holds_descriptors(m)) close_descriptors(m);
+  lsock_core(L)->untaken -= c->untaken;
+  c->untaken = 0;
   c->len = 0;
   return 0;
 }
@@ -92,15 +98,20 @@ static const char *const item_fields[] = {"level", "type", "data", NULL};
 /* An item with descriptors: user value 1 is its control buffer, 2 the data once taken. */
 typedef struct Rights {
   uintptr_t seal;
+  Control *control;
   struct cmsghdr *c;
 } Rights;
 
 #define RIGHTS_SEAL(core, r) (((uintptr_t)(r) ^ (core)->secret) + 3)
 
+static Rights *to_rights(lua_State *L, int idx) {
+  Rights *r = lua_touserdata(L, idx);
+  return r && lua_rawlen(L, idx) == sizeof *r && r->seal == RIGHTS_SEAL(lsock_core(L), r) ? r : NULL;
+}
+
 static Rights *check_rights(lua_State *L, int arg) {
-  Rights *r = lua_touserdata(L, arg);
-  if (!r || lua_rawlen(L, arg) != sizeof *r || r->seal != RIGHTS_SEAL(lsock_core(L), r))
-    luaL_typeerror(L, arg, "descriptors");
+  Rights *r = to_rights(L, arg);
+  if (!r) luaL_typeerror(L, arg, "socket descriptors");
   return r;
 }
 
@@ -114,23 +125,24 @@ static void take(lua_State *L, int arg, Rights *r) {
   lua_pushvalue(L, -1);
   lua_setiuservalue(L, arg, 2);
   memset(CMSG_DATA(r->c), 0xFF, len); /* -1 each: not to be closed */
+  if (r->control->untaken > 0) {
+    r->control->untaken -= (int)(len / sizeof(int));
+    lsock_core(L)->untaken -= (int)(len / sizeof(int));
+  }
 }
 
 static int rights_index(lua_State *L) {
   Rights *r = check_rights(L, 1);
-  int i = 0, ok;
-  lua_Integer k = lua_tointegerx(L, 2, &ok);
-  if (ok && lua_type(L, 2) == LUA_TNUMBER && k >= 1 && k <= 3)
-    i = (int)k;
-  else if (lua_type(L, 2) == LUA_TSTRING)
-    while (item_fields[i] && strcmp(item_fields[i++], lua_tostring(L, 2)) != 0) {}
-  switch (i) {
+  lua_Integer k = lua_type(L, 2) == LUA_TNUMBER ? lua_tointeger(L, 2) : 0; /* 0 for no integer */
+  if (lua_type(L, 2) == LUA_TSTRING)
+    for (k = 3; k > 0; k--) {
+      lua_pushstring(L, item_fields[k - 1]);
+      if (lua_rawequal(L, 2, -1)) break;
+    }
+  switch (k) {
     case 1: lua_pushinteger(L, r->c->cmsg_level); break;
     case 2: lua_pushinteger(L, r->c->cmsg_type); break;
-    case 3:
-      if (lua_type(L, 2) == LUA_TSTRING && strcmp(lua_tostring(L, 2), "data") != 0) return 0;
-      take(L, 1, r);
-      break;
+    case 3: take(L, 1, r); break;
     default: return 0;
   }
   return 1;
@@ -142,17 +154,35 @@ static int rights_len(lua_State *L) {
   return 1;
 }
 
+/*
+** Descriptors are few and the collector counts bytes only: when many were not taken it is time to look for those that
+** are garbage. If they are not, it is time again when there are twice as many.
+*/
+static void collect_untaken(lua_State *L) {
+  lsock_Core *core = lsock_core(L);
+  if (core->untaken < UNTAKEN_FEW)
+    core->untaken_max = UNTAKEN_FEW;
+  else if (core->untaken >= core->untaken_max) {
+    lua_gc(L, LUA_GCCOLLECT);
+    core->untaken_max = 2 * core->untaken;
+  }
+}
+
 /* Pushes the list of a message's items; the control buffer is at `control`. */
 static void push_items(lua_State *L, int control, struct msghdr *h) {
   struct cmsghdr *c;
   lua_Integer i = 0;
   luaL_checkstack(L, 8, "ancillary data");
+  collect_untaken(L);
   lua_newtable(L);
   for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
     if (holds_descriptors(c)) {
       Rights *r = lua_newuserdatauv(L, sizeof *r, 2);
       r->seal = RIGHTS_SEAL(lsock_core(L), r);
+      r->control = lua_touserdata(L, control);
       r->c = c;
+      r->control->untaken += (int)(data_length(c) / sizeof(int));
+      lsock_core(L)->untaken += (int)(data_length(c) / sizeof(int));
       lua_pushvalue(L, control);
       lua_setiuservalue(L, -2, 1);
       lsock_pushcore(L, LSOCK_UV_RIGHTS);
@@ -300,6 +330,7 @@ static int sock_recvmsg_into(lua_State *L) {
   check_list(L, 2, &count);
   size = check_control(L, 3);
   lsock_optflags(L, 4, &op, LSOCK_RECEIVE_NOW);
+  op.len = 0;
   op.state = LSOCK_COUNT;
   m = new_msg(L, &op, count);
   lua_createtable(L, (int)count, 0); /* keeps the buffers while this waits */
@@ -345,7 +376,7 @@ static int check_descriptor(lua_State *L, int arg, int i) {
     lua_Integer v = lua_tointeger(L, -1);
     if (v >= 0 && v <= INT_MAX) return (int)v;
   } else if ((s = lsock_tosock(L, -1, lsock_core(L))) != NULL) {
-    if (s->fd != LSOCK_NOFD) return s->fd;
+    if (!lsock_isclosed(s)) return s->fd;
   } else if ((f = luaL_testudata(L, -1, LUA_FILEHANDLE)) != NULL && f->closef && f->f) {
     fflush(f->f);
     return fileno(f->f);
@@ -438,42 +469,63 @@ static int item_int(lua_State *L, int arg, int item, int field) {
   return (int)v;
 }
 
-/* Pushes item i of the list; its stack index. */
-static int push_item(lua_State *L, int arg, lua_Integer i) {
-  if (lua_rawgeti(L, arg, i) != LUA_TTABLE)
-    luaL_argerror(L, arg, lua_pushfstring(L, "item %d must be a table {level, type, data}", (int)i));
-  return lua_gettop(L);
-}
+typedef struct Item {
+  int level, type;
+  const char *data;
+  size_t len;
+} Item;
 
-/* Bytes of the item on top; pushes them. */
-static const char *item_data(lua_State *L, int arg, int item, size_t *len) {
-  const char *p = lsock_getitem(L, item, 3, "data") == LUA_TNUMBER ? NULL : lsock_tobytes(L, -1, len);
-  if (!p) luaL_argerror(L, arg, "data of an item must be bytes");
-  return p;
+/* Reads item i of the list at `arg`; pushes the item and its data. Received descriptors are passed on, not taken. */
+static void push_item(lua_State *L, int arg, lua_Integer i, Item *it) {
+  const Rights *r;
+  int item;
+  lua_rawgeti(L, arg, i);
+  item = lua_gettop(L);
+  if ((r = to_rights(L, item)) != NULL) {
+    it->level = r->c->cmsg_level;
+    it->type = r->c->cmsg_type;
+    it->len = data_length(r->c);
+    it->data = lua_getiuservalue(L, item, 2) == LUA_TSTRING ? lua_tostring(L, -1) : (const char *)CMSG_DATA(r->c);
+    return;
+  }
+  if (!lua_istable(L, item))
+    luaL_argerror(L, arg, lua_pushfstring(L, "item %d must be a table {level, type, data}", (int)i));
+  it->level = item_int(L, arg, item, 0);
+  it->type = item_int(L, arg, item, 1);
+  it->data = lsock_getitem(L, item, 3, "data") == LUA_TNUMBER ? NULL : lsock_tobytes(L, -1, &it->len);
+  while (!it->data) luaL_argerror(L, arg, "data of an item must be bytes"); /* which does not return */
 }
 
 static void check_items(lua_State *L, Msg *m, int arg) {
-  size_t n, size = 0, at = 0, len = 0;
+  size_t n, size = 0, at = 0;
+  int passed_on = 0;
   lua_Integer i;
+  Item it;
   if (lua_isnoneornil(L, arg)) return;
   luaL_checktype(L, arg, LUA_TTABLE);
   n = lua_rawlen(L, arg);
   if (n == 0) return;
   for (i = 1; (size_t)i <= n; i++) {
-    item_data(L, arg, push_item(L, arg, i), &len);
-    luaL_argcheck(L, len <= (size_t)CONTROL_MAX && size + CMSG_SPACE(len) <= (size_t)CONTROL_MAX, arg,
+    push_item(L, arg, i, &it);
+    luaL_argcheck(L, it.len <= (size_t)CONTROL_MAX && size + CMSG_SPACE(it.len) <= (size_t)CONTROL_MAX, arg,
                   "too much ancillary data");
-    size += CMSG_SPACE(len);
+    size += CMSG_SPACE(it.len);
+    passed_on |= lua_isuserdata(L, -2);
     lua_pop(L, 2);
   }
   m->control = new_control(L, size);
+  if (passed_on) lua_createtable(L, (int)n, 0); /* keeps those descriptors open while this waits */
   for (i = 1; (size_t)i <= n; i++) {
-    int item = push_item(L, arg, i), level = item_int(L, arg, item, 0), type = item_int(L, arg, item, 1);
-    const char *data = item_data(L, arg, item, &len);
+    push_item(L, arg, i, &it);
     /* memory was allocated since: a finalizer may have changed the list */
-    luaL_argcheck(L, len <= size && CMSG_SPACE(len) <= size - at, arg, "ancillary data changes");
-    memcpy(put_header(m->control, &at, level, type, len), data, len);
-    lua_pop(L, 2);
+    luaL_argcheck(L, it.len <= size && CMSG_SPACE(it.len) <= size - at && passed_on >= lua_isuserdata(L, -2), arg,
+                  "ancillary data changes");
+    memcpy(put_header(m->control, &at, it.level, it.type, it.len), it.data, it.len);
+    lua_pop(L, 1);
+    if (passed_on)
+      lua_rawseti(L, -2, i);
+    else
+      lua_pop(L, 1);
   }
 }
 

@@ -191,23 +191,27 @@ int64_t lsock_plat_kernel_slice(int64_t ns) {
 #endif
 }
 
+#if defined(__linux__)
+/* Takes the SIGPIPE of a failed call back, unless the host itself keeps one pending. */
+static void swallow_sigpipe(const sigset_t *pipe, int kept) {
+  const struct timespec now = {0};
+  while (!kept && sigtimedwait(pipe, NULL, &now) < 0 && errno == EINTR) continue;
+}
+#endif
+
 ssize_t lsock_plat_sendfile(lsock_fd to, int file, int64_t at, size_t n) {
 #if defined(__linux__)
   off_t offset = (off_t)at;
-  sigset_t pipe, old, pending;
+  sigset_t pipe, old, pending; /* sendfile(2) knows no MSG_NOSIGNAL */
+  int err, kept = 0;
   ssize_t r;
-  int err;
-  sigemptyset(&pending);
-  sigpending(&pending);
   sigemptyset(&pipe);
   sigaddset(&pipe, SIGPIPE);
-  pthread_sigmask(SIG_BLOCK, &pipe, &old); /* sendfile knows no MSG_NOSIGNAL */
+  pthread_sigmask(SIG_BLOCK, &pipe, &old);
+  if (sigismember(&old, SIGPIPE)) kept = sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE);
   r = sendfile(to, file, &offset, n);
   err = errno;
-  if (r != (ssize_t)n && !sigismember(&pending, SIGPIPE)) {
-    const struct timespec now = {0, 0};
-    while (sigtimedwait(&pipe, NULL, &now) < 0 && errno == EINTR) {} /* takes this thread's own back */
-  }
+  if (r < 0 ? err == EPIPE : r > 0 && (size_t)r < n) swallow_sigpipe(&pipe, kept); /* raised also after a part */
   pthread_sigmask(SIG_SETMASK, &old, NULL);
   errno = r < 0 && err == EINVAL ? ENOSYS : err; /* this file cannot be mapped, or that socket not written to so */
   return r;
@@ -222,7 +226,7 @@ ssize_t lsock_plat_sendfile(lsock_fd to, int file, int64_t at, size_t n) {
 }
 
 lsock_fd lsock_plat_openfile(const char *path) {
-  return open(path, O_RDONLY | O_CLOEXEC);
+  return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* a FIFO would wait for its writer */
 }
 
 int64_t lsock_plat_filesize(int file) {

@@ -43,6 +43,12 @@ int lsock_untransported(lsock_Op *op) {
   return LSOCK_FAIL;
 }
 
+/* A sender tries again before it waits: of a Unix stream poll(2) says that there is room only when most of it is free. */
+int lsock_further(const lsock_Op *op, int want) {
+  if (op->coop || (op->timeout > 0 && (want == LSOCK_READ || lsock_plat_now() >= op->deadline))) return want;
+  return LSOCK_INTR;
+}
+
 /* ---------------------------------------------------------------- pending hooks */
 
 static int nothing(lua_State *L) {
@@ -133,7 +139,8 @@ static int64_t remaining(const lsock_Op *op) {
 
 /* Was a socket that the operation needs closed by somebody else meanwhile? */
 static int canceled(lsock_Op *op) {
-  if ((!op->w || (op->w->fd == op->wfd && op->wfd != LSOCK_NOFD)) && (!op->s || op->s->fd == op->fd)) return 0;
+  int closed = op->s && (op->s->fd != op->fd || (op->s->closing && !op->file));
+  if (!closed && (!op->w || (op->w->fd == op->wfd && op->wfd != LSOCK_NOFD))) return 0;
   op->err = ECANCELED;
   op->msg = "socket was closed while waiting";
   return 1;

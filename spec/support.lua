@@ -23,11 +23,11 @@ function M.output(command)
   return text, how == "exit" and code or "signal " .. code
 end
 
--- The same of a Lua program; options: before (shell words), leaks.
+-- The same of a Lua program; options: before (shell words), args, leaks.
 function M.run(code, options)
   options = options or {}
-  return M.output(("%s timeout 30 %s - <<'END-OF-LUA'\n%s\nEND-OF-LUA\n"):format(
-    options.before or "", h.lua(options), code))
+  return M.output(("%s timeout 30 %s - %s <<'END-OF-LUA'\n%s\nEND-OF-LUA\n"):format(
+    options.before or "", h.lua(options), options.args or "", code))
 end
 
 -- Starts a Lua program; returns a pipe to its output and its process id.
