@@ -304,7 +304,7 @@ static int sock_accept(lua_State *L) {
 
 /* Closes the socket at index 1, its descriptor only if no file needs it. 0 or an errno. */
 static int close_or_mark(lua_State *L, lsock_Sock *s) {
-  if (s->files == 0) return lsock_closesock(L, 1, s);
+  if (s->files == 0 || s->internal) return lsock_closesock(L, 1, s);
   if (!s->closing) {
     s->closing = 1;
     if (lsock_wake(L, 1, s) != LUA_OK) return lua_error(L);

@@ -676,23 +676,6 @@ static int tls_verify_client(lua_State *L) {
   return lsock_run(L, &op);
 }
 
-/* s:close() as of every socket; the file that socket.ssl's objects read through does not keep them open */
-static int tls_close(lua_State *L) {
-  lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
-  const lsock_Tls *t = lsock_checktls(L, 1);
-  int err = 0;
-  if (t->legacy) s->files = 0;
-  if (s->files > 0)
-    s->closing = 1;
-  else
-    err = lsock_closesock(L, 1, s);
-  if (err) return lsock_failno(L, err, "close");
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
-static const lsock_Reg sslsock_methods[] = {{"close", tls_close, 1}, {NULL, NULL, 0}};
-
 /* Of SSLObjects too */
 const lsock_Reg lsock_stream_methods[] = {{"do_handshake", tls_do_handshake, 1},
                                           {"read", tls_read, 1},
@@ -759,7 +742,6 @@ void lsock_open_sslsock(lua_State *L, int core) {
   lua_newtable(L);
   c->api->do_register(L, core, lsock_tls_methods);
   c->api->do_register(L, core, lsock_stream_methods);
-  c->api->do_register(L, core, sslsock_methods);
   lua_pushvalue(L, -1);
   lua_setfield(L, table, "SSLSocket");
   lua_getfield(L, common, "__index");
@@ -770,9 +752,6 @@ void lsock_open_sslsock(lua_State *L, int core) {
   lua_pushvalue(L, core);
   lua_pushcclosure(L, lsock_tls_newindex, 1);
   lua_setfield(L, meta, "__newindex");
-  lua_pushvalue(L, core);
-  lua_pushcclosure(L, tls_close, 1);
-  lua_setfield(L, meta, "__close");
   lua_settop(L, meta);
   lua_setiuservalue(L, st, TLS_META_SOCK);
   lua_settop(L, table);

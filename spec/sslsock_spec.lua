@@ -28,7 +28,8 @@ local function shake(c, s)
   local done, errors = {}, {}
   for _ = 1, 20 do
     for i, sock in ipairs {c, s} do
-      if not done[i] and not (errors[i] and errors[i].code ~= "EAGAIN") then done[i], errors[i] = sock:try_do_handshake() end
+      local failed = errors[i] and errors[i].code ~= "EAGAIN"
+      if not done[i] and not failed then done[i], errors[i] = sock:try_do_handshake() end
     end
   end
   c:settimeout(timeouts[1] or 5)
@@ -524,7 +525,8 @@ describe("peers:", function()
 
     it("openssl s_client, TLS " .. version, function()
       local server = keep(socket.create_server {"127.0.0.1", 0}:settimeout(5))
-      local p = start(("sh -c '(echo question; sleep 0.3) | timeout 20 openssl s_client -connect 127.0.0.1:%d -CAfile %s "
+      local p = start(("sh -c '(echo question; sleep 0.3) | "
+        .. "timeout 20 openssl s_client -connect 127.0.0.1:%d -CAfile %s "
         .. "-verify_return_error -verify_hostname localhost -tls%s -quiet'")
         :format(server:getsockname().port, certs.path "ca.pem", version))
       local s = keep(server_context():wrap_socket((server:accept()):settimeout(5), {server_side = true}))
@@ -576,7 +578,8 @@ print(c.version(), c.recv(100).decode(), c.recv(100) == b"")
     if not support.has "curl" then pending "needs curl" end
     local server = keep(socket.create_server {"127.0.0.1", 0}:settimeout(10))
     local port = server:getsockname().port
-    local p = assert(io.popen(("timeout 20 curl -sS --cacert %s --resolve localhost:%d:127.0.0.1 https://localhost:%d/x 2>&1")
+    local p = assert(io.popen(("timeout 20 curl -sS --cacert %s --resolve localhost:%d:127.0.0.1 "
+      .. "https://localhost:%d/x 2>&1")
       :format(certs.path "ca.pem", port, port)))
     local s = keep(server_context():wrap_socket((server:accept()):settimeout(10), {server_side = true}))
     local file = s:makefile "rw"
