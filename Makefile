@@ -54,7 +54,7 @@ OBJ  = $(SRC:%.c=$(BUILD)/%.o)
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: all demo test check bench coverage sanitize tsan helgrind valgrind format install \
-	uninstall clean help specs objects host core-sources core-flags
+	uninstall clean help specs objects host allocfail allocfail-host asan-lua fuzz core-sources core-flags
 # A person's own Lua settings must not reach the specs.
 unexport LUA_PATH_5_4 LUA_CPATH_5_4 LUA_INIT LUA_INIT_5_4
 
@@ -114,15 +114,26 @@ coverage: ## lines of the C sources the specs run; fails below 90 %
 	gcovr --root . --filter '(.*/)?lsocket[a-z0-9_]*\.c$$' --fail-under-line 90 build/cov && exit $$specs
 
 ASAN = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
-sanitize: ## run the specs once under AddressSanitizer and UBSan
+asan-lua: # a Lua that runs with the sanitizers' library in it
 	$(bootstrap) build test
 	@$(call variant,asan,gcc,$(ASAN)) -s all
 	@gcc -shared -fPIC -o build/asan/unpreload.so spec/host/unpreload.c
 	@printf '#!/bin/sh\nexec env LD_PRELOAD="%s %s" %s "$$@"\n' \
 		"$$(realpath "$$(gcc -print-file-name=libasan.so)")" '$(CURDIR)/build/asan/unpreload.so' \
 		'$(LUA)' >build/asan/lua && chmod +x build/asan/lua
+
+sanitize: asan-lua ## run the specs once under AddressSanitizer and UBSan
 	@ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	LSOCKET_SANITIZED=1 $(call variant,asan) SPEC_LUA='$(CURDIR)/build/asan/lua' specs
+
+# As root: each seed runs in a network namespace of its own. See spec/host/fuzz.lua.
+FIRST = 1
+SEEDS = 20
+fuzz: asan-lua ## random calls with random arguments, under ASan and UBSan (FIRST=n SEEDS=n)
+	@ASAN_OPTIONS=allocator_may_return_null=1:max_allocation_size_mb=300 \
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	LUA_PATH='$(CURDIR)/?.lua;;' LUA_CPATH='$(CURDIR)/build/asan/?.so;;' \
+	LSOCKET_LUA='$(CURDIR)/build/asan/lua' $(LUA) spec/host/fuzz.lua $(FIRST) $(SEEDS)
 
 # Two Lua states in two threads; see spec/host/tsan_states.c.
 STATES = spec/host/tsan_states.c
@@ -130,6 +141,18 @@ SECONDS_EACH = 2
 host: $(OBJ)
 	$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) -pthread $(LUA_CFLAGS) -I. -o $(BUILD)/states $(STATES) \
 		$(OBJ) $(LUA_LIBS) $(LIBS)
+
+# Every allocation failing; see spec/host/allocfail.c. EVERY=10 tries each tenth.
+EVERY = 1
+allocfail-host: $(OBJ)
+	$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) -pthread $(LUA_CFLAGS) -I. -o $(BUILD)/allocfail \
+		spec/host/allocfail.c $(OBJ) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free \
+		$(LUA_LIBS) $(LIBS)
+
+allocfail: ## every allocation of a script failing in turn, under ASan and UBSan (EVERY=n: each n-th)
+	$(bootstrap) build test
+	@$(call variant,asan,gcc,$(ASAN)) -s allocfail-host
+	@UBSAN_OPTIONS=print_stacktrace=1 build/asan/allocfail spec/host/representative.lua $(EVERY)
 
 tsan: ## two Lua states in two threads, under ThreadSanitizer
 	$(bootstrap) build test

@@ -51,22 +51,23 @@ static lsock_fd take(lsock_Sock *s) {
   return fd;
 }
 
-void lsock_wake(lua_State *L, int arg, const lsock_Sock *s) {
-  if (!s->waiting) return;
+int lsock_wake(lua_State *L, int arg, const lsock_Sock *s) {
+  if (!s->waiting) return LUA_OK;
   arg = lua_absindex(L, arg);
   lsock_pushcore(L, LSOCK_UV_WAKE);
   if (lua_isfunction(L, -1)) {
     lua_pushvalue(L, arg);
-    lua_call(L, 1, 0);
-  } else
-    lua_pop(L, 1);
+    return lua_pcall(L, 1, 0, 0);
+  }
+  lua_pop(L, 1);
+  return LUA_OK;
 }
 
 int lsock_closesock(lua_State *L, int arg, lsock_Sock *s) {
   int err = 0;
   if (s->fd == LSOCK_NOFD) return 0;
   if (lsock_plat_close(take(s)) < 0) err = errno;
-  lsock_wake(L, arg, s);
+  if (lsock_wake(L, arg, s) != LUA_OK) lua_error(L);
   return err;
 }
 
@@ -276,7 +277,7 @@ static int close_or_mark(lua_State *L, lsock_Sock *s) {
   if (s->files == 0) return lsock_closesock(L, 1, s);
   if (!s->closing) {
     s->closing = 1;
-    lsock_wake(L, 1, s);
+    if (lsock_wake(L, 1, s) != LUA_OK) return lua_error(L);
   }
   return 0;
 }
@@ -294,10 +295,15 @@ static int sock_close(lua_State *L) {
 static int sock_detach(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   lsock_fd fd = s->fd;
+  int64_t timeout = s->timeout;
   if (lsock_isclosed(s)) return closed(L, "detach");
-  lsock_settimeout(s, s->timeout == 0 ? 0 : -1); /* as a plain descriptor is expected to be */
+  lsock_settimeout(s, timeout == 0 ? 0 : -1); /* as a plain descriptor is expected to be */
   take(s);
-  lsock_wake(L, 1, s);
+  if (lsock_wake(L, 1, s) != LUA_OK) { /* nobody would learn the descriptor */
+    s->fd = fd;
+    lsock_settimeout(s, timeout);
+    return lua_error(L);
+  }
   lua_pushinteger(L, fd);
   return 1;
 }
@@ -468,6 +474,7 @@ static void open_sockets(lua_State *L, int core) {
 ** and filling them all in would take longer than everything else at start-up.
 */
 static int module_index(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE); /* getmetatable gives a script this function, to call with anything */
   if (lua_type(L, 2) != LUA_TSTRING) return 0;
   if (strcmp(lua_tostring(L, 2), "errno") == 0)
     lsock_open_errno(L);
@@ -489,6 +496,7 @@ static int module_next(lua_State *L) {
 
 /* __pairs: all of them, then */
 static int module_pairs(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
   lsock_open_const(L);
   lua_getfield(L, 1, "errno");

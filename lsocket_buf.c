@@ -30,11 +30,20 @@ static Buffer *check_buffer(lua_State *L, int arg) {
   return b;
 }
 
-const char *lsock_checkbytes(lua_State *L, int arg, size_t *len) {
-  const Buffer *b;
-  if (lua_type(L, arg) != LUA_TUSERDATA || (b = to_buffer(L, arg)) == NULL) return luaL_checklstring(L, arg, len);
+char *lsock_tobuffer(lua_State *L, int idx, size_t *len) {
+  const Buffer *b = to_buffer(L, idx);
+  if (!b) return NULL;
   *len = b->len;
   return b->p;
+}
+
+const char *lsock_tobytes(lua_State *L, int idx, size_t *len) {
+  return lua_type(L, idx) == LUA_TUSERDATA ? lsock_tobuffer(L, idx, len) : lua_tolstring(L, idx, len);
+}
+
+const char *lsock_checkbytes(lua_State *L, int arg, size_t *len) {
+  const char *p = lua_type(L, arg) == LUA_TUSERDATA ? lsock_tobuffer(L, arg, len) : NULL;
+  return p ? p : luaL_checklstring(L, arg, len);
 }
 
 char *lsock_checkbuffer(lua_State *L, int arg, size_t *len) {
@@ -223,7 +232,7 @@ static int buf_pack(lua_State *L) {
   push_string_function(L);
   lua_insert(L, 3);
   lua_call(L, lua_gettop(L) - 3, 1);
-  s = lua_tolstring(L, 3, &len);
+  s = luaL_checklstring(L, 3, &len); /* whatever function the script put into the string library */
   luaL_argcheck(L, len <= b->len - at, 3, "does not fit the buffer");
   memcpy(b->p + at, s, len);
   lua_pushinteger(L, (lua_Integer)(at + len) + 1);

@@ -155,7 +155,8 @@ const lsock_Reg lsock_connect_methods[] = {{"bind", sock_bind, 1},
 typedef struct Race {
   int count, next, pending, failures;
   int sockets, errors; /* stack indices */
-  int group;           /* stack index of the group's socket, 0 if there is none */
+  int group;           /* stack index of the group's socket, 0 if there is none ... */
+  int looking;         /* ... and the attempts are looked at now and then */
   int64_t when;        /* the next attempt begins */
   struct {
     const struct addrinfo *to;
@@ -310,15 +311,25 @@ static int look(lua_State *L, lsock_Op *op, Race *r) {
     int err;
     if (!s || lsock_plat_poll(s->fd, POLLOUT, 0) <= 0) continue;
     err = socket_error(s->fd);
-    if (err)
+    if (err) {
       lost(L, op, r, i, err);
-    else {
+      r->when = 0; /* RFC 8305, section 5: the next one at once */
+    } else {
       r->try[i].s = NULL;
       lua_rawgeti(L, r->sockets, i + 1);
       return 1;
     }
   }
   return 0;
+}
+
+/* e.errors */
+static int give_errors(lua_State *L, lsock_Op *op, const Race *r) {
+  lua_createtable(L, 0, 1);
+  lua_pushvalue(L, r->errors);
+  lua_setfield(L, -2, "errors");
+  op->extra = lua_gettop(L);
+  return -1;
 }
 
 /* Closes what is still under way, and puts the errors into the error object. */
@@ -329,11 +340,7 @@ static int race_over(lua_State *L, lsock_Op *op) {
   r = race_of(L, op);
   for (i = 0; i < r->next; i++)
     if (r->try[i].s) lost(L, op, r, i, op->err);
-  lua_createtable(L, 0, 1);
-  lua_pushvalue(L, r->errors);
-  lua_setfield(L, -2, "errors");
-  op->extra = lua_gettop(L);
-  return -1;
+  return give_errors(L, op, r);
 }
 
 static void open_group(lua_State *L, lsock_Op *op, Race *r) {
@@ -363,11 +370,7 @@ static int single_over(lua_State *L, lsock_Op *op) {
   r->pending = 0;
   r->try[0].s = NULL;
   lost(L, op, r, 0, op->err);
-  lua_createtable(L, 0, 1);
-  lua_pushvalue(L, r->errors);
-  lua_setfield(L, -2, "errors");
-  op->extra = lua_gettop(L);
-  return -1;
+  return give_errors(L, op, r);
 }
 
 static int single(lua_State *L, lsock_Op *op, Race *r) {
@@ -411,7 +414,8 @@ static int step_race(lua_State *L, lsock_Op *op) {
     return LSOCK_FAIL;
   }
   if (!r->group) {
-    op->w = NULL;
+    if (!r->looking) op->w = op->s; /* lsock_pause finds something to wait for, once */
+    r->looking = 1;
     return lsock_pause(L, op, LSOCK_RETRY);
   }
   op->w = lua_touserdata(L, r->group);
@@ -518,6 +522,7 @@ static int mod_create_server(lua_State *L) {
   static const char *const keys[] = {"family", "backlog", "reuse_port", "dualstack_ipv6", NULL};
   lsock_Op op;
   lsock_Sock *s;
+  lsock_fd fd;
   const char *host;
   lua_Integer n;
   int family, backlog, reuse_port, dualstack, err;
@@ -546,10 +551,11 @@ static int mod_create_server(lua_State *L) {
   host = lsock_getaddr(L, 1, family, 0, &op.addr);
   s = lsock_newsock(L, op.core);
   s->internal = 1;
-  lsock_open(s, lsock_plat_socket(family, SOCK_STREAM, 0), family, SOCK_STREAM, 0);
-  if (s->fd == LSOCK_NOFD && lsock_reclaim(L))
-    lsock_open(s, lsock_plat_socket(family, SOCK_STREAM, 0), family, SOCK_STREAM, 0);
-  err = s->fd == LSOCK_NOFD ? errno : set_server_options(s->fd, family, reuse_port, dualstack);
+  fd = lsock_plat_socket(family, SOCK_STREAM, 0);
+  if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_socket(family, SOCK_STREAM, 0);
+  if (fd == LSOCK_NOFD) return lsock_failno(L, errno, "create_server");
+  lsock_open(s, fd, family, SOCK_STREAM, 0);
+  err = set_server_options(fd, family, reuse_port, dualstack);
   if (err) {
     lsock_closesock(L, 2, s);
     return lsock_failno(L, err, "create_server");

@@ -513,8 +513,8 @@ static int let_go(lua_State *L, File *f, int tell) {
   if (--s->files == 0 && s->closing) {
     s->closing = 0;
     err = lsock_closesock(L, -1, s);
-  } else if (tell)
-    lsock_wake(L, -1, s); /* who waits in a method of this file */
+  } else if (tell && lsock_wake(L, -1, s) != LUA_OK) /* who waits in a method of this file */
+    lua_error(L);
   lua_pop(L, 1);
   return err;
 }

@@ -34,6 +34,8 @@ typedef struct lsock_Core {
   size_t scratch_size;
   lsock_Pool *pool; /* threads that look names up; NULL until one is needed */
   int hook;         /* a wait hook is set */
+  int untaken;      /* received descriptors that nobody took (lsocket_msg.c) ... */
+  int untaken_max;  /* ... and how many call for a garbage collection */
 } lsock_Core;
 
 /* The core is upvalue 1 of every function of the library; upvalue 2 is true in the try_ form of a function. */
@@ -113,7 +115,7 @@ _Noreturn void lsock_nosock(lua_State *L, int arg);
 int lsock_reclaim(lua_State *L);
 
 /* Tells the wake function, if a coroutine waits on the socket at `arg`, that it should look again. */
-void lsock_wake(lua_State *L, int arg, const lsock_Sock *s);
+int lsock_wake(lua_State *L, int arg, const lsock_Sock *s);
 
 /* Closes the descriptor and wakes who waits on it. 0 or an errno. The object is at `arg`. */
 int lsock_closesock(lua_State *L, int arg, lsock_Sock *s);
@@ -318,6 +320,10 @@ const char *lsock_checkbytes(lua_State *L, int arg, size_t *len);
 
 /* A buffer's bytes, to be written. */
 char *lsock_checkbuffer(lua_State *L, int arg, size_t *len);
+
+/* The same for any stack index; NULL, and no error, for other values. */
+const char *lsock_tobytes(lua_State *L, int idx, size_t *len);
+char *lsock_tobuffer(lua_State *L, int idx, size_t *len);
 
 /* A byte count for one receive. */
 size_t lsock_checksize(lua_State *L, int arg);

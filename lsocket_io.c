@@ -56,6 +56,9 @@ char *lsock_ownroom(lua_State *L, lsock_Op *op) {
 
 /* Zero bytes mean the end where there are no message boundaries, or where a message cannot be empty. */
 static int is_end(const lsock_Op *op, ssize_t n) {
+#if defined(MSG_ERRQUEUE)
+  if (op->flags & MSG_ERRQUEUE) return 0; /* a queued error need not have bytes */
+#endif
   return n == 0 && op->len > 0 && (op->s->type == SOCK_STREAM || op->s->type == SOCK_SEQPACKET);
 }
 
@@ -140,7 +143,7 @@ static int sock_recv(lua_State *L) {
   lsock_op(L, &op, "recv", step_recv, LSOCK_RD);
   op.len = lsock_checksize(L, 2);
   lsock_optflags(L, 3, &op, LSOCK_RECEIVE_NOW);
-  if (op.len == 0 && op.fd != LSOCK_NOFD) {
+  if (op.len == 0 && !lsock_isclosed(op.s)) {
     lua_pushliteral(L, "");
     return 1;
   }
@@ -153,7 +156,7 @@ static int sock_recv_into(lua_State *L) {
   lsock_Op op;
   lsock_op(L, &op, "recv_into", step_recv, LSOCK_RD);
   into_args(L, &op, 2);
-  if (op.len == 0 && op.fd != LSOCK_NOFD) {
+  if (op.len == 0 && !lsock_isclosed(op.s)) {
     lua_pushinteger(L, 0);
     return 1;
   }

@@ -30,7 +30,11 @@
 
 typedef struct Control {
   size_t size, len; /* of the bytes that follow: room, and what a message filled of it */
+  int untaken;      /* its part of core->untaken */
 } Control;
+
+/* So many descriptors that nobody took are no reason to look for garbage. */
+#define UNTAKEN_FEW 64
 
 #define CONTROL_BYTES(c) ((char *)((c) + 1))
 
@@ -38,8 +42,6 @@ static Control *new_control(lua_State *L, size_t size) {
   Control *c = lua_newuserdatauv(L, sizeof *c + size, 0);
   memset(c, 0, sizeof *c + size);
   c->size = size;
-  lsock_pushcore(L, LSOCK_UV_CONTROL);
-  lua_setmetatable(L, -2);
   return c;
 }
 
@@ -81,6 +83,8 @@ static int control_gc(lua_State *L) {
   attach(c, &h, c->len);
   for (m = CMSG_FIRSTHDR(&h); m; m = CMSG_NXTHDR(&h, m))
     if (holds_descriptors(m)) close_descriptors(m);
+  lsock_core(L)->untaken -= c->untaken;
+  c->untaken = 0;
   c->len = 0;
   return 0;
 }
@@ -92,15 +96,20 @@ static const char *const item_fields[] = {"level", "type", "data", NULL};
 /* An item with descriptors: user value 1 is its control buffer, 2 the data once taken. */
 typedef struct Rights {
   uintptr_t seal;
+  Control *control;
   struct cmsghdr *c;
 } Rights;
 
 #define RIGHTS_SEAL(core, r) (((uintptr_t)(r) ^ (core)->secret) + 3)
 
+static Rights *to_rights(lua_State *L, int idx) {
+  Rights *r = lua_touserdata(L, idx);
+  return r && lua_rawlen(L, idx) == sizeof *r && r->seal == RIGHTS_SEAL(lsock_core(L), r) ? r : NULL;
+}
+
 static Rights *check_rights(lua_State *L, int arg) {
-  Rights *r = lua_touserdata(L, arg);
-  if (!r || lua_rawlen(L, arg) != sizeof *r || r->seal != RIGHTS_SEAL(lsock_core(L), r))
-    luaL_typeerror(L, arg, "descriptors");
+  Rights *r = to_rights(L, arg);
+  if (!r) luaL_typeerror(L, arg, "socket descriptors");
   return r;
 }
 
@@ -114,23 +123,24 @@ static void take(lua_State *L, int arg, Rights *r) {
   lua_pushvalue(L, -1);
   lua_setiuservalue(L, arg, 2);
   memset(CMSG_DATA(r->c), 0xFF, len); /* -1 each: not to be closed */
+  if (r->control->untaken > 0) {
+    r->control->untaken -= (int)(len / sizeof(int));
+    lsock_core(L)->untaken -= (int)(len / sizeof(int));
+  }
 }
 
 static int rights_index(lua_State *L) {
   Rights *r = check_rights(L, 1);
-  int i = 0, ok;
-  lua_Integer k = lua_tointegerx(L, 2, &ok);
-  if (ok && lua_type(L, 2) == LUA_TNUMBER && k >= 1 && k <= 3)
-    i = (int)k;
-  else if (lua_type(L, 2) == LUA_TSTRING)
-    while (item_fields[i] && strcmp(item_fields[i++], lua_tostring(L, 2)) != 0) {}
-  switch (i) {
+  lua_Integer k = lua_type(L, 2) == LUA_TNUMBER ? lua_tointeger(L, 2) : 0; /* 0 for no integer */
+  if (lua_type(L, 2) == LUA_TSTRING)
+    for (k = 3; k > 0; k--) {
+      lua_pushstring(L, item_fields[k - 1]);
+      if (lua_rawequal(L, 2, -1)) break;
+    }
+  switch (k) {
     case 1: lua_pushinteger(L, r->c->cmsg_level); break;
     case 2: lua_pushinteger(L, r->c->cmsg_type); break;
-    case 3:
-      if (lua_type(L, 2) == LUA_TSTRING && strcmp(lua_tostring(L, 2), "data") != 0) return 0;
-      take(L, 1, r);
-      break;
+    case 3: take(L, 1, r); break;
     default: return 0;
   }
   return 1;
@@ -142,17 +152,35 @@ static int rights_len(lua_State *L) {
   return 1;
 }
 
+/*
+** Descriptors are few and the collector counts bytes only: when many were not taken it is time to look for those that
+** are garbage. If they are not, it is time again when there are twice as many.
+*/
+static void collect_untaken(lua_State *L) {
+  lsock_Core *core = lsock_core(L);
+  if (core->untaken < UNTAKEN_FEW)
+    core->untaken_max = UNTAKEN_FEW;
+  else if (core->untaken >= core->untaken_max) {
+    lua_gc(L, LUA_GCCOLLECT);
+    core->untaken_max = 2 * core->untaken;
+  }
+}
+
 /* Pushes the list of a message's items; the control buffer is at `control`. */
 static void push_items(lua_State *L, int control, struct msghdr *h) {
   struct cmsghdr *c;
   lua_Integer i = 0;
   luaL_checkstack(L, 8, "ancillary data");
+  collect_untaken(L);
   lua_newtable(L);
   for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
     if (holds_descriptors(c)) {
       Rights *r = lua_newuserdatauv(L, sizeof *r, 2);
       r->seal = RIGHTS_SEAL(lsock_core(L), r);
+      r->control = lua_touserdata(L, control);
       r->c = c;
+      r->control->untaken += (int)(data_length(c) / sizeof(int));
+      lsock_core(L)->untaken += (int)(data_length(c) / sizeof(int));
       lua_pushvalue(L, control);
       lua_setiuservalue(L, -2, 1);
       lsock_pushcore(L, LSOCK_UV_RIGHTS);
@@ -171,7 +199,7 @@ static void push_items(lua_State *L, int control, struct msghdr *h) {
   }
 }
 
-/* Pushes a list of the descriptors in a message, taken. */
+/* Pushes a list of the descriptors in a message. */
 static void push_fds(lua_State *L, struct msghdr *h) {
   struct cmsghdr *c;
   lua_Integer k = 0;
@@ -180,13 +208,19 @@ static void push_fds(lua_State *L, struct msghdr *h) {
     size_t i, n = data_length(c) / sizeof(int);
     if (!holds_descriptors(c)) continue;
     for (i = 0; i < n; i++) {
-      int fd, none = -1;
+      int fd;
       memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
       lua_pushinteger(L, fd);
       lua_rawseti(L, -2, ++k);
-      memcpy(CMSG_DATA(c) + i * sizeof fd, &none, sizeof none);
     }
   }
+}
+
+/* From now on they are the program's: no memory error can lose them any more. */
+static void take_fds(struct msghdr *h) {
+  struct cmsghdr *c;
+  for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c))
+    if (holds_descriptors(c)) memset(CMSG_DATA(c), 0xFF, data_length(c)); /* -1 each: not to be closed */
 }
 
 /* ---------------------------------------------------------------- receiving */
@@ -195,7 +229,8 @@ static void push_fds(lua_State *L, struct msghdr *h) {
 typedef struct Msg {
   Control *control;
   int control_at; /* its stack index */
-  int fds;        /* give descriptors, not items */
+  int fds;        /* receiving: give descriptors, not items; sending: how many to pass ... */
+  int fds_at;     /* ... and the stack index of their list */
   size_t count;   /* of iov; 0: one piece, in lsock_room */
   struct iovec iov[1];
 } Msg;
@@ -213,6 +248,8 @@ static Msg *new_msg(lua_State *L, lsock_Op *op, size_t count) {
 static void give_control(lua_State *L, Msg *m, size_t size) {
   m->control = new_control(L, size);
   m->control_at = lua_gettop(L);
+  lsock_pushcore(L, LSOCK_UV_CONTROL);
+  lua_setmetatable(L, -2);
 }
 
 static int step_recvmsg(lua_State *L, lsock_Op *op) {
@@ -241,6 +278,7 @@ static int step_recvmsg(lua_State *L, lsock_Op *op) {
     push_items(L, m->control_at, &h);
   lua_pushinteger(L, h.msg_flags & ~CLOEXEC_FLAG);
   lsock_pushaddr(L, op->s->proto, &op->addr);
+  if (m->fds) take_fds(&h);
   return 4;
 }
 
@@ -291,13 +329,15 @@ static int sock_recvmsg_into(lua_State *L) {
   check_list(L, 2, &count);
   size = check_control(L, 3);
   lsock_optflags(L, 4, &op, LSOCK_RECEIVE_NOW);
+  op.len = 0;
   op.state = LSOCK_COUNT;
   m = new_msg(L, &op, count);
   lua_createtable(L, (int)count, 0); /* keeps the buffers while this waits */
   for (i = 0; i < count; i++) {
-    if (lua_rawgeti(L, 2, (lua_Integer)i + 1) != LUA_TUSERDATA)
-      luaL_argerror(L, 2, lua_pushfstring(L, "item %d is no socket buffer", (int)i + 1));
-    m->iov[i].iov_base = lsock_checkbuffer(L, -1, &m->iov[i].iov_len);
+    lua_rawgeti(L, 2, (lua_Integer)i + 1);
+    m->iov[i].iov_base = lsock_tobuffer(L, -1, &m->iov[i].iov_len);
+    if (!m->iov[i].iov_base)
+      luaL_argerror(L, 2, lua_pushfstring(L, "item %d is a %s, not a buffer", (int)i + 1, luaL_typename(L, -1)));
     op.len += m->iov[i].iov_len;
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
@@ -327,6 +367,35 @@ static int mod_recv_fds(lua_State *L) {
 
 /* ---------------------------------------------------------------- sending */
 
+/* A descriptor from an integer, a socket, or a Lua file, on top of the stack. */
+static int check_descriptor(lua_State *L, int arg, int i) {
+  const lsock_Sock *s;
+  luaL_Stream *f;
+  if (lua_isinteger(L, -1)) {
+    lua_Integer v = lua_tointeger(L, -1);
+    if (v >= 0 && v <= INT_MAX) return (int)v;
+  } else if ((s = lsock_tosock(L, -1, lsock_core(L))) != NULL) {
+    if (!lsock_isclosed(s)) return s->fd;
+  } else if ((f = luaL_testudata(L, -1, LUA_FILEHANDLE)) != NULL && f->closef && f->f) {
+    fflush(f->f);
+    return fileno(f->f);
+  }
+  luaL_argerror(L, arg, lua_pushfstring(L, "item %d is no open descriptor, socket or file", i));
+  return -1;
+}
+
+/* Writes the numbers of what is to be passed into the control buffer: what was closed meanwhile must not be sent. */
+static void put_descriptors(lua_State *L, const Msg *m) {
+  int i;
+  for (i = 0; m->control && i < m->fds; i++) {
+    int fd;
+    lua_rawgeti(L, m->fds_at, i + 1);
+    fd = check_descriptor(L, 3, i + 1);
+    memcpy(CONTROL_BYTES(m->control) + CMSG_LEN(0) + (size_t)i * sizeof fd, &fd, sizeof fd);
+    lua_pop(L, 1);
+  }
+}
+
 static int step_sendmsg(lua_State *L, lsock_Op *op) {
   Msg *m = lua_touserdata(L, op->slot);
   struct msghdr h;
@@ -342,8 +411,15 @@ static int step_sendmsg(lua_State *L, lsock_Op *op) {
   }
   h.msg_iov = m->iov;
   h.msg_iovlen = m->count;
+  put_descriptors(L, m);
   n = sendmsg(op->s->fd, &h, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op));
-  if (n < 0) return lsock_again(op, LSOCK_WRITE);
+  if (n < 0) {
+    int r = lsock_again(op, LSOCK_WRITE);
+    /* as in sendto: poll(2) knows nothing of that queue */
+    if (r == LSOCK_WRITE && op->address && op->s->family == AF_UNIX && op->timeout != 0)
+      return lsock_pause(L, op, LSOCK_RETRY);
+    return r;
+  }
   lua_pushinteger(L, (lua_Integer)n);
   return 1;
 }
@@ -361,10 +437,10 @@ static Msg *check_pieces(lua_State *L, lsock_Op *op, int arg) {
   m = new_msg(L, op, count);
   lua_createtable(L, (int)count, 0); /* keeps the pieces while this waits */
   for (i = 0; i < count; i++) {
-    int t = lua_rawgeti(L, arg, (lua_Integer)i + 1);
-    if (t != LUA_TSTRING && t != LUA_TNUMBER && t != LUA_TUSERDATA)
+    lua_rawgeti(L, arg, (lua_Integer)i + 1);
+    m->iov[i].iov_base = (void *)(uintptr_t)lsock_tobytes(L, -1, &m->iov[i].iov_len);
+    if (!m->iov[i].iov_base)
       luaL_argerror(L, arg, lua_pushfstring(L, "item %d is a %s, not bytes", (int)i + 1, luaL_typename(L, -1)));
-    m->iov[i].iov_base = (void *)(uintptr_t)lsock_checkbytes(L, -1, &m->iov[i].iov_len);
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
   return m;
@@ -391,38 +467,63 @@ static int item_int(lua_State *L, int arg, int item, int field) {
   return (int)v;
 }
 
-/* Bytes of the item on top; pushes them. */
-static const char *item_data(lua_State *L, int arg, int item, size_t *len) {
-  int t = lsock_getitem(L, item, 3, "data");
-  if (t != LUA_TSTRING && t != LUA_TUSERDATA) luaL_argerror(L, arg, "data of an item must be bytes");
-  return lsock_checkbytes(L, -1, len);
+typedef struct Item {
+  int level, type;
+  const char *data;
+  size_t len;
+} Item;
+
+/* Reads item i of the list at `arg`; pushes the item and its data. Received descriptors are passed on, not taken. */
+static void push_item(lua_State *L, int arg, lua_Integer i, Item *it) {
+  const Rights *r;
+  int item;
+  lua_rawgeti(L, arg, i);
+  item = lua_gettop(L);
+  if ((r = to_rights(L, item)) != NULL) {
+    it->level = r->c->cmsg_level;
+    it->type = r->c->cmsg_type;
+    it->len = data_length(r->c);
+    it->data = lua_getiuservalue(L, item, 2) == LUA_TSTRING ? lua_tostring(L, -1) : (const char *)CMSG_DATA(r->c);
+    return;
+  }
+  if (!lua_istable(L, item))
+    luaL_argerror(L, arg, lua_pushfstring(L, "item %d must be a table {level, type, data}", (int)i));
+  it->level = item_int(L, arg, item, 0);
+  it->type = item_int(L, arg, item, 1);
+  it->data = lsock_getitem(L, item, 3, "data") == LUA_TNUMBER ? NULL : lsock_tobytes(L, -1, &it->len);
+  while (!it->data) luaL_argerror(L, arg, "data of an item must be bytes"); /* which does not return */
 }
 
 static void check_items(lua_State *L, Msg *m, int arg) {
-  size_t i, n, size = 0, at = 0, len;
+  size_t n, size = 0, at = 0;
+  int passed_on = 0;
+  lua_Integer i;
+  Item it;
   if (lua_isnoneornil(L, arg)) return;
   luaL_checktype(L, arg, LUA_TTABLE);
   n = lua_rawlen(L, arg);
   if (n == 0) return;
-  for (i = 1; i <= n; i++) {
-    if (lua_rawgeti(L, arg, (lua_Integer)i) != LUA_TTABLE)
-      luaL_argerror(L, arg, lua_pushfstring(L, "item %d must be a table {level, type, data}", (int)i));
-    item_data(L, arg, lua_gettop(L), &len);
-    luaL_argcheck(L, len <= (size_t)CONTROL_MAX - size, arg, "too much ancillary data");
-    size += CMSG_SPACE(len);
+  for (i = 1; (size_t)i <= n; i++) {
+    push_item(L, arg, i, &it);
+    luaL_argcheck(L, it.len <= (size_t)CONTROL_MAX && size + CMSG_SPACE(it.len) <= (size_t)CONTROL_MAX, arg,
+                  "too much ancillary data");
+    size += CMSG_SPACE(it.len);
+    passed_on |= lua_isuserdata(L, -2);
     lua_pop(L, 2);
   }
   m->control = new_control(L, size);
-  for (i = 1; i <= n; i++) {
-    int item;
-    const char *data;
-    unsigned char *p;
-    lua_rawgeti(L, arg, (lua_Integer)i);
-    item = lua_gettop(L);
-    data = item_data(L, arg, item, &len);
-    p = put_header(m->control, &at, item_int(L, arg, item, 0), item_int(L, arg, item, 1), len);
-    memcpy(p, data, len);
-    lua_pop(L, 2);
+  if (passed_on) lua_createtable(L, (int)n, 0); /* keeps those descriptors open while this waits */
+  for (i = 1; (size_t)i <= n; i++) {
+    push_item(L, arg, i, &it);
+    /* memory was allocated since: a finalizer may have changed the list */
+    luaL_argcheck(L, it.len <= size && CMSG_SPACE(it.len) <= size - at && passed_on >= lua_isuserdata(L, -2), arg,
+                  "ancillary data changes");
+    memcpy(put_header(m->control, &at, it.level, it.type, it.len), it.data, it.len);
+    lua_pop(L, 1);
+    if (passed_on)
+      lua_rawseti(L, -2, i);
+    else
+      lua_pop(L, 1);
   }
 }
 
@@ -452,23 +553,6 @@ static int sock_sendmsg(lua_State *L) {
   return lsock_run(L, &op);
 }
 
-/* A descriptor from an integer, a socket, or a Lua file. */
-static int check_descriptor(lua_State *L, int arg, int i) {
-  const lsock_Sock *s;
-  luaL_Stream *f;
-  if (lua_isinteger(L, -1)) {
-    lua_Integer v = lua_tointeger(L, -1);
-    if (v >= 0 && v <= INT_MAX) return (int)v;
-  } else if ((s = lsock_tosock(L, -1, lsock_core(L))) != NULL) {
-    if (s->fd != LSOCK_NOFD) return s->fd;
-  } else if ((f = luaL_testudata(L, -1, LUA_FILEHANDLE)) != NULL && f->closef && f->f) {
-    fflush(f->f);
-    return fileno(f->f);
-  }
-  luaL_argerror(L, arg, lua_pushfstring(L, "item %d is no open descriptor, socket or file", i));
-  return -1;
-}
-
 /*
 ** socket.send_fds(sock, buffers, fds [, flags [, address]]) -> count of bytes sent
 ** fds: list of descriptors, sockets or Lua files. At least one byte must go with them on a stream.
@@ -484,21 +568,16 @@ static int mod_send_fds(lua_State *L) {
   n = lua_rawlen(L, 3);
   luaL_argcheck(L, n <= 65536, 3, "too many descriptors");
   if (n > 0) {
-    Control *c = new_control(L, CMSG_SPACE(n * sizeof(int)));
-    unsigned char *p = put_header(c, &at, SOL_SOCKET, SCM_RIGHTS, n * sizeof(int));
-    m->control = c;
-    for (i = 0; i < n; i++) {
-      int fd;
-      lua_rawgeti(L, 3, (lua_Integer)i + 1);
-      fd = check_descriptor(L, 3, (int)i + 1);
-      memcpy(p + i * sizeof fd, &fd, sizeof fd);
-      lua_pop(L, 1);
-    }
+    m->control = new_control(L, CMSG_SPACE(n * sizeof(int)));
+    put_header(m->control, &at, SOL_SOCKET, SCM_RIGHTS, n * sizeof(int));
     lua_createtable(L, (int)n, 0); /* none of them is collected while this waits */
+    m->fds_at = lua_gettop(L);
     for (i = 1; i <= n; i++) {
       lua_rawgeti(L, 3, (lua_Integer)i);
       lua_rawseti(L, -2, (lua_Integer)i);
     }
+    m->fds = (int)n;
+    put_descriptors(L, m);
   }
   lsock_optflags(L, 4, &op, LSOCK_SEND_NOW);
   opt_address(L, &op, 5);
@@ -542,11 +621,12 @@ static int sock_sendmsg_afalg(lua_State *L) {
   has_assoc = alg_int(L, "assoclen", &assoc);
   if (has_assoc) size += CMSG_SPACE(sizeof assoc);
   if (lua_getfield(L, 3, "iv") != LUA_TNIL) {
-    iv = lsock_checkbytes(L, -1, &len);
+    iv = lsock_tobytes(L, -1, &len);
+    luaL_argcheck(L, iv, 3, "iv must be bytes");
     luaL_argcheck(L, len <= 4096, 3, "iv is longer than 4096 bytes");
     size += CMSG_SPACE(sizeof ivlen + len);
   }
-  lua_getfield(L, 3, "flags");
+  if (lua_getfield(L, 3, "flags") != LUA_TNIL && !lua_isinteger(L, -1)) luaL_argerror(L, 3, "flags must be an integer");
   lsock_optflags(L, -1, &op, LSOCK_SEND_NOW);
   m = check_pieces(L, &op, 2);
   m->control = new_control(L, size);

@@ -56,12 +56,13 @@ static int sock_getsockopt(lua_State *L) {
     luaL_Buffer b;
     char *p = luaL_buffinitsize(L, &b, (size_t)size);
     len = (socklen_t)size;
+    memset(p, 0, (size_t)size); /* some options read it, some fill less than they say */
     if (getsockopt(s->fd, level, name, p, &len) < 0) {
       int err = errno;
       luaL_pushresultsize(&b, 0);
       return lsock_failno(L, err, "getsockopt");
     }
-    luaL_pushresultsize(&b, len);
+    luaL_pushresultsize(&b, len < (size_t)size ? len : (size_t)size); /* some say what they would need */
   }
   return 1;
 }

@@ -110,6 +110,12 @@ int lsock_plat_set_inheritable(lsock_fd fd, int on) {
   return set_flag(fd, F_GETFD, F_SETFD, FD_CLOEXEC, !on);
 }
 
+/* Where time_t has 32 bits, 68 years are as long as it gets. */
+static time_t seconds(int64_t ns) {
+  int64_t s = ns / NS_PER_S;
+  return (time_t)(s > INT32_MAX ? INT32_MAX : s);
+}
+
 int64_t lsock_plat_now(void) {
   struct timespec ts;
   clock_gettime(CLOCK_MONOTONIC, &ts);
@@ -126,7 +132,7 @@ int lsock_plat_poll(lsock_fd fd, short events, int64_t ns) {
   {
     struct timespec ts;
     if (ns >= 0) {
-      ts.tv_sec = (time_t)(ns / NS_PER_S);
+      ts.tv_sec = seconds(ns);
       ts.tv_nsec = (long)(ns % NS_PER_S);
     }
     r = ppoll(&p, 1, ns < 0 ? NULL : &ts, NULL);
@@ -168,7 +174,7 @@ int lsock_plat_group_add(lsock_fd group, lsock_fd fd) {
 
 int lsock_plat_kernel_timeout(lsock_fd fd, int sending, int64_t ns) {
   struct timeval tv;
-  tv.tv_sec = (time_t)(ns / NS_PER_S);
+  tv.tv_sec = seconds(ns);
   tv.tv_usec = (suseconds_t)(ns % NS_PER_S / 1000);
   return setsockopt(fd, SOL_SOCKET, sending ? SO_SNDTIMEO : SO_RCVTIMEO, &tv, sizeof tv);
 }
@@ -295,11 +301,17 @@ void lsock_plat_freehost(lsock_Hostent *h) {
 
 #if defined(__linux__) || defined(__FreeBSD__)
 
-/* The _r calls want a buffer of a size nobody knows: double it while they say ERANGE. */
-static int grow(lsock_Hostent *h) {
+/* The _r calls want a buffer of a size nobody knows: double it while they say ERANGE. No memory: *rc and *herr say so. */
+static int grow(lsock_Hostent *h, int *rc, int *herr) {
   size_t size = h->buf ? h->size * 2 : 1024;
-  char *buf = size > (1u << 20) ? NULL : realloc(h->buf, size);
-  if (!buf) return 0;
+  char *buf;
+  if (*rc != ERANGE) return 0;
+  buf = size > (1u << 20) ? NULL : realloc(h->buf, size);
+  *herr = buf ? 0 : NETDB_INTERNAL;
+  if (!buf) {
+    *rc = ENOMEM;
+    return 0;
+  }
   h->buf = buf;
   h->size = size;
   return 1;
@@ -316,10 +328,7 @@ int lsock_plat_hostbyname(const char *name, lsock_Hostent *h, int *herr) {
   struct hostent *res = NULL;
   int rc = ERANGE;
   h->buf = NULL;
-  while (rc == ERANGE && grow(h)) {
-    *herr = 0;
-    rc = gethostbyname_r(name, &h->ent, h->buf, h->size, &res, herr);
-  }
+  while (grow(h, &rc, herr)) rc = gethostbyname_r(name, &h->ent, h->buf, h->size, &res, herr);
   return host_result(res, rc, herr);
 }
 
@@ -327,10 +336,7 @@ int lsock_plat_hostbyaddr(const void *addr, socklen_t len, int family, lsock_Hos
   struct hostent *res = NULL;
   int rc = ERANGE;
   h->buf = NULL;
-  while (rc == ERANGE && grow(h)) {
-    *herr = 0;
-    rc = gethostbyaddr_r(addr, len, family, &h->ent, h->buf, h->size, &res, herr);
-  }
+  while (grow(h, &rc, herr)) rc = gethostbyaddr_r(addr, len, family, &h->ent, h->buf, h->size, &res, herr);
   return host_result(res, rc, herr);
 }
 

@@ -79,15 +79,19 @@ static void set_position(const Source *f) {
   if (f->lua && f->sent > 0 && f->way != BY_STREAM && is_open(f->lua)) (void)fseeko(f->stream, (off_t)f->at, SEEK_SET);
 }
 
+/* Was the Lua file closed meanwhile? */
+static int gone(lsock_Op *op, const Source *f) {
+  if (!f->lua || is_open(f->lua)) return 0;
+  op->err = ECANCELED;
+  op->msg = "file was closed while waiting";
+  return 1;
+}
+
 /* One system call after the other until one must wait, or has sent something while there is more. */
 static int step_sendfile(lua_State *L, lsock_Op *op) {
   Source *f = lua_touserdata(L, op->slot);
   int r = 0, pieces = 0;
-  if (f->lua && !is_open(f->lua)) {
-    op->err = ECANCELED;
-    op->msg = "file was closed while waiting";
-    return LSOCK_FAIL;
-  }
+  if (gone(op, f)) return LSOCK_FAIL;
   if (op->nowait) lsock_mode(op->s, 1);
   while (f->left != 0 && f->way == BY_KERNEL) {
     if (r > 0 && f->at < f->size) return lsock_further(op, LSOCK_WRITE);
@@ -102,6 +106,7 @@ static int step_sendfile(lua_State *L, lsock_Op *op) {
   if (f->way != BY_KERNEL && !f->piece) {
     luaL_checkstack(L, 4, "sendfile");
     f->piece = lua_newuserdatauv(L, PIECE, 0);
+    if (gone(op, f)) return LSOCK_FAIL; /* by a finalizer */
   }
   while (f->left != 0 && f->way != BY_KERNEL) {
     r = f->from < f->to ? 1 : read_piece(op, f);

@@ -124,7 +124,7 @@ static int64_t remaining(const lsock_Op *op) {
 /* Was a socket that the operation needs closed by somebody else meanwhile? */
 static int canceled(lsock_Op *op) {
   int closed = op->s && (op->s->fd != op->fd || (op->s->closing && !op->file));
-  if (!closed && (!op->w || op->w->fd == op->wfd)) return 0;
+  if (!closed && (!op->w || (op->w->fd == op->wfd && op->wfd != LSOCK_NOFD))) return 0;
   op->err = ECANCELED;
   op->msg = "socket was closed while waiting";
   return 1;
@@ -133,6 +133,7 @@ static int canceled(lsock_Op *op) {
 static int poll_wait(lua_State *L, lsock_Op *op) {
   int64_t start = lsock_plat_now();
   op->wfd = op->w ? op->w->fd : LSOCK_NOFD;
+  if (canceled(op)) return BROKEN; /* a hook or a finalizer ran within the step */
   for (;;) {
     int r = lsock_plat_poll(op->wfd, op->want == LSOCK_READ ? POLLIN : POLLOUT, remaining(op));
     if (r > 0) break;
@@ -210,6 +211,7 @@ static int hook_wait(lua_State *L, lsock_Op **opp) {
   lua_pushvalue(L, op->wslot);
   lua_setiuservalue(L, op->kept, 1); /* kept_end needs it */
   op->wfd = op->w->fd;
+  if (canceled(op)) return BROKEN; /* by a finalizer */
   op->w->waiting |= bit;
   op->mark = bit;
   lsock_pushcore(L, LSOCK_UV_HOOK);

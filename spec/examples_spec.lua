@@ -193,6 +193,51 @@ describe("examples:", function()
     end)
   end)
 
+  describe("a descriptor", function()
+    local function pass(path)
+      local file = os.tmpname()
+      do
+        local f <close> = assert(io.open(file, "wb"))
+        f:write("the content\0\nof a file\n")
+      end
+      local receiver, address = start("recv_fd", path)
+      assert.equal(path, address)
+      local said, ok = run("send_fd", file, path)
+      os.remove(file)
+      assert.truthy(ok)
+      assert.equal(('sent %s\nthe other program says "thank you"\n'):format(file), said)
+      said, ok = output(receiver)
+      assert.truthy(ok)
+      assert.equal(file:match "[^/]*$" .. ": 23 bytes\nthe content\0\nof a file\n", said)
+    end
+
+    it("of an open file goes to another process over a Unix socket", function()
+      local path = os.tmpname()
+      os.remove(path)
+      pass(path)
+      assert.is_nil(io.open(path))
+    end)
+
+    it("goes over an abstract one too", function()
+      if not socket.AF_PACKET then pending("only Linux has it") end
+      local name = os.tmpname()
+      os.remove(name)
+      pass("@" .. name)
+    end)
+
+    it("has no way where nobody listens", function()
+      local said, ok = run("send_fd", helper.root .. "/README.md", "/nowhere/at all")
+      assert.falsy(ok)
+      assert.matches("connect unix:/nowhere/at all: .+ %(ENOENT%)", said)
+      said, ok = run("send_fd", "/nowhere/at all")
+      assert.falsy(ok)
+      assert.matches("/nowhere/at all: No such file", said)
+      said, ok = run "send_fd"
+      assert.falsy(ok)
+      assert.matches("usage: lua5.4 examples/send_fd.lua file", said)
+    end)
+  end)
+
   describe("http_server", function()
     it("greets", function()
       local server, _, port = start("http_server", "127.0.0.1", 0, "", 2)

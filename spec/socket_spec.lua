@@ -428,7 +428,7 @@ describe("close", function()
           local _, e = s:try_close()
           if e then print(e.code, e.op, s:fileno(), s:close()) os.exit() end
         end
-        print "fine"]], ("close:error=%s:when=100+"):format(case[1]))
+        print "fine"]], ("close:error=%s:when=100"):format(case[1]))
       assert.equal(case[2] .. "\n", (text:gsub("\t", " ")))
     end
   end)

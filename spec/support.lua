@@ -23,18 +23,16 @@ function M.output(command)
   return text, how == "exit" and code or "signal " .. code
 end
 
--- The same of a Lua program; options: before (shell commands), args, leaks.
+-- The same of a Lua program; options: before (shell words), args, leaks.
 function M.run(code, options)
   options = options or {}
-  return M.output(("%s %s - %s <<'END-OF-LUA'\n%s\nEND-OF-LUA\n"):format(
+  return M.output(("%s timeout 30 %s - %s <<'END-OF-LUA'\n%s\nEND-OF-LUA\n"):format(
     options.before or "", h.lua(options), options.args or "", code))
 end
 
 -- Starts a Lua program; returns a pipe to its output and its process id.
-function M.start(code, options)
-  options = options or {}
-  local p = assert(io.popen(("exec 2>&1; echo $$; %s exec %s -e %s - </dev/null"):format(
-    options.before or "", h.lua(options), h.quote(code))))
+function M.start(code)
+  local p = assert(io.popen(("exec 2>&1; echo $$; exec %s -e %s"):format(h.lua(), h.quote(code))))
   return p, assert(tonumber(p:read "l"))
 end
 
@@ -88,29 +86,29 @@ function M.faulty(code, ...)
   local program = io.open(file, "w")
   program:write(code)
   program:close()
-  local text, status = M.output(("exec strace -f -o /dev/null %s %s %s"):format(
+  local text, status = M.output(("exec timeout 30 strace -f -o /dev/null %s %s %s"):format(
     table.concat(inject, " "), h.lua {leaks = false}, file))
   os.remove(file)
   return text, status
 end
 
--- The system calls on descriptors that a Lua program makes. It says mark "name" before and mark() after what is of
--- interest; the result maps the names to lists of {call = "recvfrom", text = the whole line of strace}.
+-- The system calls on descriptors that a Lua program makes, not those of its children. It says mark "name" before and
+-- mark() after what is of interest; the result maps the names to lists of {call = "recvfrom", text = strace's line}.
 function M.calls(code)
   local file, log = os.tmpname(), os.tmpname()
   local program = io.open(file, "w")
   program:write("local function mark(name) io.open('/@' .. (name or '')) end ", code)
   program:close()
-  local text, status = M.output(("exec strace -f -o %s -e trace=%%network,%%desc %s %s"):format(
+  local text, status = M.output(("exec timeout 30 strace -f -o %s -e trace=%%network,%%desc %s %s"):format(
     log, h.lua {leaks = false}, file))
-  local marked, current = {}, nil
+  local marked, current, own = {}, nil, nil
   for line in io.lines(log) do
-    local call = line:match "^%d+ +([%w_]+)%("
+    local pid, call = line:match "^(%d+) +([%w_]+)%("
     local name = line:match '"/@([^"]*)"'
     if name then
-      current = name ~= "" and {} or nil
+      own, current = pid, name ~= "" and {} or nil
       marked[name] = current
-    elseif current and call then
+    elseif current and call and pid == own then
       current[#current + 1] = {call = call, text = line}
     end
   end

@@ -1033,20 +1033,20 @@ describe("the wait hook", function()
       local start = now()
       for _, t in ipairs {0.03, 0.01, 0.02} do
         S.spawn(function()
+          log[#log + 1] = "begun"
           socket.sleep(t)
           took(t, start)
-          log[#log + 1] = t
+          log[#log + 1] = "over"
         end)
       end
       S.spawn(function()
         a:settimeout(0.04)
         fails("ETIMEDOUT", a.recv, a, 1)
         took(0.04, start)
-        log[#log + 1] = "timeout"
+        log[#log + 1] = "over"
       end)
       S.run()
-      assert.is_true(now() - start < 0.09 + 0.4)
-      assert.same({0.01, 0.02, 0.03, "timeout"}, log)
+      assert.same({"begun", "begun", "begun", "over", "over", "over", "over"}, log)
       assert.is_truthy(b)
     end)
 

@@ -80,6 +80,7 @@ step const    "the constant table is up to date"    "$LUA" tools/genconst.lua --
 step docs     "the documents agree with the code"   "$LUA" tools/check_docs.lua
 step rock     "LuaRocks: lint, make, run an example" sh tools/check_rock.sh
 step asan     "specs under ASan and UBSan"          $MAKE sanitize
+step alloc    "each 3rd allocation failing"         $MAKE allocfail EVERY=3
 step tsan     "two states in two threads under TSan" $MAKE tsan
 
 [ $failures = 0 ] || { echo "$failures of the steps above failed"; exit 1; }

@@ -31,4 +31,10 @@ function M.eventually(limit, condition)
   until socket.monotonic() - t > limit
 end
 
+-- What Ctrl-C sends, to this process and a little later.
+function M.interrupt(seconds)
+  local f <close> = io.open "/proc/self/stat"
+  os.execute(("(sleep %s; kill -INT %d) >/dev/null 2>&1 &"):format(seconds, f:read "n"))
+end
+
 return M

@@ -1,0 +1,149 @@
+/*
+** allocfail.c: runs a script again and again, each time with another allocation failing: of Lua's allocator and of the
+** library's own calls of malloc (the program is linked with --wrap). Three ways: the allocation succeeds when Lua tries
+** again after a collection; it fails then too; it and all after it fail. Each time the script must succeed, or end with
+** a memory error, and after lua_close no memory and no descriptor may be left.
+**
+**   allocfail script.lua [every]     tries every n-th allocation, by default all
+*/
+#define _POSIX_C_SOURCE 200809L
+
+#include <dirent.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <lualib.h>
+
+#include "lsocket.h"
+
+static pthread_t tested;        /* the lookups' threads allocate too, at times nobody can foresee */
+static long count, first, last; /* allocations so far; those that fail */
+static atomic_long outside;     /* blocks of the library's own */
+static size_t bytes;            /* of Lua's */
+
+static int fails(void) {
+  if (!pthread_equal(pthread_self(), tested)) return 0;
+  count++;
+  return count >= first && count <= last;
+}
+
+/* The linker's --wrap leads calls of malloc here, and those of __real_malloc to malloc. */
+void *__real_realloc(void *p, size_t n);
+void __real_free(void *p);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t n);
+void __wrap_free(void *p);
+
+static void *allocate(void *ud, void *p, size_t osize, size_t nsize) {
+  size_t old = p ? osize : 0;
+  (void)ud;
+  if (nsize > old && fails()) return NULL;
+  bytes += nsize - old;
+  if (nsize > 0) return __real_realloc(p, nsize);
+  __real_free(p);
+  return NULL;
+}
+
+void *__wrap_malloc(size_t n) {
+  return __wrap_realloc(NULL, n);
+}
+
+void *__wrap_calloc(size_t n, size_t size) {
+  void *p = __wrap_realloc(NULL, n * size);
+  if (p) memset(p, 0, n * size);
+  return p;
+}
+
+void *__wrap_realloc(void *p, size_t n) {
+  int new = p == NULL;
+  if (fails()) return NULL;
+  p = __real_realloc(p, n);
+  outside += new &&p != NULL;
+  return p;
+}
+
+void __wrap_free(void *p) {
+  outside -= p != NULL;
+  __real_free(p);
+}
+
+static int descriptors(void) {
+  DIR *d = opendir("/proc/self/fd");
+  int n = 0;
+  while (d && readdir(d)) n++;
+  if (d) closedir(d);
+  return n;
+}
+
+static int script(lua_State *L) {
+  luaL_requiref(L, "socket", luaopen_socket, 0);
+  if (luaL_loadfile(L, lua_tostring(L, 1)) != LUA_OK) return lua_error(L);
+  lua_call(L, 0, 0);
+  return 0;
+}
+
+/* 1 if the script ended well, 0 by a memory error; complains of everything else. */
+static int run(const char *path, long from, long to, int fds) {
+  lua_State *L;
+  int status, ended, i;
+  first = LONG_MAX;
+  last = 0;
+  bytes = 0;
+  if ((L = lua_newstate(allocate, NULL)) == NULL) exit(2);
+  luaL_openlibs(L);
+  /* Lua 5.4 does not survive a failure while it makes the metatable of its own string buffers. */
+  if (luaL_dostring(L, "return ('x'):rep(10000)")) exit(2);
+  lua_settop(L, 0);
+  lua_pushcfunction(L, script);
+  lua_pushstring(L, path);
+  count = 0;
+  first = from;
+  last = to;
+  status = lua_pcall(L, 1, 0, 0);
+  ended = status == LUA_OK;
+  if (!ended && status != LUA_ERRMEM) {
+    const char *message = lua_tostring(L, -1);
+    if (!message || (!strstr(message, "memory") && !strstr(message, "stack overflow"))) {
+      last = 0;
+      fprintf(stderr, "allocation %ld: %s\n", from, luaL_tolstring(L, -1, NULL));
+      exit(1);
+    }
+  }
+  lua_close(L);
+  last = 0;
+  for (i = 0; i < 2000 && (outside != 0 || (fds && descriptors() != fds)); i++) /* a lookup may still be on its way */
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+  if (bytes != 0 || outside != 0 || (fds && descriptors() != fds)) {
+    fprintf(stderr, "allocation %ld: %zu bytes, %ld blocks, %d descriptors left\n", from, bytes, (long)outside,
+            descriptors() - fds);
+    exit(1);
+  }
+  return ended;
+}
+
+int main(int argc, char **argv) {
+  static const char *const names[] = {"failing until a collection", "failing", "failing from there on"};
+  long every = argc > 2 ? strtol(argv[2], NULL, 10) : 1, n, total;
+  int fds, way, ok;
+  if (argc < 2 || every < 1) {
+    fprintf(stderr, "usage: %s script.lua [every]\n", argv[0]);
+    return 2;
+  }
+  tested = pthread_self();
+  ok = run(argv[1], LONG_MAX, 0, 0);
+  total = count + count / 20; /* the collector is not quite regular */
+  fds = descriptors();
+  for (way = 0; ok && way < 3; way++) {
+    for (n = 1; n <= total; n += every) run(argv[1], n, way == 0 ? n : way == 1 ? n + 1 : LONG_MAX, fds);
+    printf("%ld allocations, %s\n", n / every, names[way]);
+  }
+  return !ok;
+}
