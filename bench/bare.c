@@ -9,6 +9,8 @@
 **           "upvalue"   its metatable is compared with an upvalue
 **           "name"      luaL_checkudata looks the metatable up by its name
 **           "function"  as "upvalue", and __index is a C function, not a table
+**   bare.lines(fd) -> function, which gives a line without its end every time
+**     it is called; bare.reader(fd):read() the same as a method, self taken on trust
 **   bare.connect(port) -> fd, bare.clock() -> CPU seconds, wall seconds
 */
 #define _GNU_SOURCE
@@ -110,6 +112,50 @@ static int mod_clock(lua_State *L) {
   return 2;
 }
 
+/* one buffer, memchr, one string a line; no end of the stream, no line longer than the buffer */
+struct reader {
+  int fd;
+  size_t from, to;
+  char buf[8192];
+};
+
+static int next_line(lua_State *L, struct reader *r) {
+  const char *p, *nl;
+  while (p = r->buf + r->from, !(nl = memchr(p, '\n', r->to - r->from))) {
+    r->to -= r->from;
+    memmove(r->buf, p, r->to);
+    r->from = 0;
+    ssize_t k = recv(r->fd, r->buf + r->to, sizeof r->buf - r->to, 0);
+    if (k <= 0) return luaL_error(L, "recv: %s", strerror(errno));
+    r->to += (size_t)k;
+  }
+  lua_pushlstring(L, p, (size_t)(nl - p));
+  r->from += (size_t)(nl - p) + 1;
+  return 1;
+}
+
+static int reader_read(lua_State *L) {
+  return next_line(L, lua_touserdata(L, 1));
+}
+static int lines_next(lua_State *L) {
+  return next_line(L, lua_touserdata(L, lua_upvalueindex(1)));
+}
+
+static int mod_reader(lua_State *L) {
+  lua_Integer fd = luaL_checkinteger(L, 1);
+  struct reader *r = lua_newuserdatauv(L, sizeof *r, 0);
+  r->fd = (int)fd;
+  r->from = r->to = 0;
+  luaL_setmetatable(L, "bare.reader");
+  return 1;
+}
+
+static int mod_lines(lua_State *L) {
+  mod_reader(L);
+  lua_pushcclosure(L, lines_next, 1);
+  return 1;
+}
+
 /* registers metatable bare.<how>; the methods get the metatable as upvalue 1 */
 static void new_kind(lua_State *L, const char *how, lua_CFunction send_f, lua_CFunction recv_f) {
   lua_pushfstring(L, "bare.%s", how);
@@ -126,14 +172,20 @@ static void new_kind(lua_State *L, const char *how, lua_CFunction send_f, lua_CF
   lua_pop(L, 2);
 }
 
-static const luaL_Reg functions[] = {{"send", plain_send}, {"recv", plain_recv},     {"wrap", mod_wrap},
-                                     {"clock", mod_clock}, {"connect", mod_connect}, {NULL, NULL}};
+static const luaL_Reg functions[] = {
+    {"send", plain_send},     {"recv", plain_recv}, {"wrap", mod_wrap},     {"clock", mod_clock},
+    {"connect", mod_connect}, {"lines", mod_lines}, {"reader", mod_reader}, {NULL, NULL}};
 
 int luaopen_bare(lua_State *L) {
   new_kind(L, "blind", blind_send, blind_recv);
   new_kind(L, "upvalue", upvalue_send, upvalue_recv);
   new_kind(L, "name", name_send, name_recv);
   new_kind(L, "function", upvalue_send, upvalue_recv);
+  luaL_newmetatable(L, "bare.reader");
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, reader_read);
+  lua_setfield(L, -2, "read");
+  lua_setfield(L, -2, "__index");
   luaL_newlib(L, functions);
   return 1;
 }

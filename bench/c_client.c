@@ -9,18 +9,20 @@
 */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { ECHO, SINK, SOURCE, DROP, DIAL, UDP, LATE, NPORTS };
+enum { ECHO, SINK, SOURCE, DROP, DIAL, UDP, LATE, LINES, NPORTS };
 static int ports[NPORTS];
 static char buf[65536], msg[65536];
 
@@ -144,6 +146,44 @@ static void fd_message(int n) {
   stop();
 }
 
+/* lines of a buffer as large as the others' */
+static void read_lines(int n) {
+  int fd = dial(SOCK_STREAM, ports[LINES]);
+  size_t from = 0, to = 0;
+  unsigned long sum = 0;
+  start();
+  while (n > 0) {
+    const char *nl = memchr(buf + from, '\n', to - from);
+    if (nl) {
+      sum += (unsigned long)(nl - (buf + from));
+      from = (size_t)(nl - buf) + 1;
+      n--;
+    } else {
+      ssize_t k;
+      memmove(buf, buf + from, to - from);
+      to -= from;
+      from = 0;
+      k = recv(fd, buf + to, 8192 - to, 0);
+      need(k > 0, "recv");
+      to += (size_t)k;
+    }
+  }
+  stop();
+  need(sum > 0, "lines");
+}
+
+/* 1 MiB from a file */
+static void send_file(int n) {
+  int fd = dial(SOCK_STREAM, ports[SINK]), file = open("bench/build/megabyte", O_RDONLY | O_CLOEXEC);
+  need(file >= 0, "bench/build/megabyte");
+  start();
+  for (int i = 0; i < n; i++) {
+    off_t at = 0;
+    while (at < 1 << 20) need(sendfile(fd, file, &at, (size_t)((1 << 20) - at)) > 0, "sendfile");
+  }
+  stop();
+}
+
 static void connect_close(int n) {
   start();
   for (int i = 0; i < n; i++) close(dial(SOCK_STREAM, ports[DROP]));
@@ -215,8 +255,8 @@ int main(int argc, char **argv) {
   int n = argc > 2 ? atoi(argv[2]) : 0;
   if (strcmp(what, "nothing") == 0) return 0;
   if (strcmp(what, "spawn") == 0 && argc > 3) return spawn(n, argv + 3), 0;
-  need(p != NULL && sscanf(p, "%d %d %d %d %d %d %d", &ports[0], &ports[1], &ports[2], &ports[3], &ports[4], &ports[5],
-                           &ports[6]) == NPORTS,
+  need(p != NULL && sscanf(p, "%d %d %d %d %d %d %d %d", &ports[0], &ports[1], &ports[2], &ports[3], &ports[4],
+                           &ports[5], &ports[6], &ports[7]) == NPORTS,
        "BENCH_PORTS");
   if (strcmp(what, "roundtrip") == 0)
     roundtrip(n, SOCK_STREAM, ports[ECHO], 0);
@@ -240,6 +280,10 @@ int main(int argc, char **argv) {
     recv64k(n);
   else if (strcmp(what, "fd_message") == 0)
     fd_message(n);
+  else if (strncmp(what, "lines", 5) == 0)
+    read_lines(n);
+  else if (strcmp(what, "sendfile") == 0)
+    send_file(n);
   else if (strcmp(what, "connect") == 0)
     connect_close(n);
   else if (strcmp(what, "accept") == 0)

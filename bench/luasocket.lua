@@ -4,8 +4,8 @@ local clock = require "bare".clock
 assert(tostring(socket._VERSION):find "LuaSocket", "this is not LuaSocket")
 
 local what, n = arg[1], tonumber(arg[2])
-local echo, sink, source, drop, dial, udp, late =
-  os.getenv("BENCH_PORTS"):match "^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$"
+local echo, sink, source, drop, dial, udp, late, lines =
+  os.getenv("BENCH_PORTS"):match "^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$"
 local msg, chunk = ("x"):rep(64), ("x"):rep(65536)
 
 local function connect(port, timeout)
@@ -28,6 +28,13 @@ local function recv_ready(s)
   os.execute "sleep 0.05"
   local cpu, wall = clock()
   for _ = 1, n do s:receive(64) end
+  return cpu, wall
+end
+
+local function read_lines()
+  local s = connect(lines)
+  local cpu, wall = clock()
+  for _ = 1, n do s:receive "*l" end
   return cpu, wall
 end
 
@@ -90,6 +97,8 @@ local workloads = {
     for _ = 1, n do s:receive(65536) end -- receives all of it
     return cpu, wall
   end,
+  lines_read = read_lines,
+  lines_for = read_lines,
   connect = function()
     local cpu, wall = clock()
     for _ = 1, n do connect(drop):close() end

@@ -4,8 +4,8 @@ local clock = require "bare".clock -- the same clock for both Lua libraries
 assert(not tostring(socket._VERSION):find "LuaSocket", "this is LuaSocket")
 
 local what, n = arg[1], tonumber(arg[2])
-local echo, sink, source, drop, dial, udp, late =
-  os.getenv("BENCH_PORTS"):match "^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$"
+local echo, sink, source, drop, dial, udp, late, lines =
+  os.getenv("BENCH_PORTS"):match "^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$"
 local msg, chunk = ("x"):rep(64), ("x"):rep(65536)
 
 local function connect(port) return socket.create_connection {"127.0.0.1", tonumber(port)} end
@@ -92,6 +92,27 @@ local workloads = {
       local _, items = b:recvmsg(64, size)
       socket.close((unpack("i", items[1].data)))
     end
+    return cpu, wall
+  end,
+  lines_read = function()
+    local f = connect(lines):makefile()
+    local cpu, wall = clock()
+    for _ = 1, n do f:read() end
+    return cpu, wall
+  end,
+  lines_for = function()
+    local f, left = connect(lines):makefile(), n
+    local cpu, wall = clock()
+    for _ in f:lines() do
+      left = left - 1
+      if left == 0 then break end
+    end
+    return cpu, wall
+  end,
+  sendfile = function()
+    local s, file = connect(sink), assert(io.open "bench/build/megabyte")
+    local cpu, wall = clock()
+    for _ = 1, n do s:sendfile(file) end
     return cpu, wall
   end,
   connect = function()

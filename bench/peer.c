@@ -63,6 +63,18 @@ static void serve_source(int fd) {
   while (send_all(fd, buf, CHUNK)) {}
 }
 
+/* sends lines of 0 to 79 bytes without end */
+static void serve_lines(int fd) {
+  static char lines[CHUNK];
+  size_t n = 0, len = 0;
+  for (; n + 80 <= sizeof lines; len = (len + 37) % 80) {
+    memset(lines + n, 'x', len);
+    n += len;
+    lines[n++] = '\n';
+  }
+  while (send_all(fd, lines, n)) {}
+}
+
 /* drops the connection at once */
 static void serve_drop(int fd) {
   (void)fd;
@@ -101,7 +113,7 @@ static const struct {
   void (*serve)(int fd);
 } services[] = {{SOCK_STREAM, serve_echo}, {SOCK_STREAM, serve_sink}, {SOCK_STREAM, serve_source},
                 {SOCK_STREAM, serve_drop}, {SOCK_STREAM, serve_dial}, {SOCK_DGRAM, serve_udp},
-                {SOCK_STREAM, serve_late}};
+                {SOCK_STREAM, serve_late}, {SOCK_STREAM, serve_lines}};
 
 int main(void) {
   struct rlimit files;

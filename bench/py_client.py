@@ -8,7 +8,7 @@ import time
 if sys.argv[1] == "nothing":
     sys.exit()
 
-ECHO, SINK, SOURCE, DROP, DIAL, UDP, LATE = map(int, os.environ["BENCH_PORTS"].split())
+ECHO, SINK, SOURCE, DROP, DIAL, UDP, LATE, LINES = map(int, os.environ["BENCH_PORTS"].split())
 msg, chunk = b"x" * 64, b"x" * 65536
 
 
@@ -113,6 +113,33 @@ def fd_message(n):
     return t
 
 
+def lines_read(n):
+    f = connect(LINES).makefile("rb")
+    t = clock()
+    for _ in range(n):
+        f.readline()
+    return t
+
+
+def lines_for(n):
+    f = connect(LINES).makefile("rb")
+    t = clock()
+    for _line in f:
+        n -= 1
+        if n == 0:
+            break
+    return t
+
+
+def sendfile(n):
+    s = connect(SINK)
+    with open("bench/build/megabyte", "rb") as file:
+        t = clock()
+        for _ in range(n):
+            s.sendfile(file)
+    return t
+
+
 def connect_close(n):
     address = ("127.0.0.1", DROP)
     t = clock()
@@ -165,6 +192,7 @@ workloads = {
     "recv_ready": recv_ready, "recv_ready_t": recv_ready_t,
     "udp": udp, "udp_to": udp_to, "send64k": send64k, "recv64k": recv64k,
     "recv_into64k": recv_into64k, "fd_message": fd_message, "connect": connect_close,
+    "lines_read": lines_read, "lines_for": lines_for, "sendfile": sendfile,
     "accept": accept, "wouldblock_try": wouldblock, "wouldblock_pcall": wouldblock,
     "memory_udp": lambda n: memory(n, socket.SOCK_DGRAM), "memory_tcp": lambda n: memory(n, socket.SOCK_STREAM),
 }

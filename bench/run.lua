@@ -35,7 +35,7 @@ local contenders = {
   },
 }
 local order = {"C", "socket", "LuaSocket", "Python"}
-for _, kind in ipairs {"plain", "blind", "upvalue", "name", "function"} do
+for _, kind in ipairs {"plain", "blind", "upvalue", "name", "function", "lines_read", "lines_for"} do
   contenders["bare " .. kind] = {env = ours_env, command = LUA .. " bench/bare.lua " .. kind, bare = true}
 end
 
@@ -79,7 +79,8 @@ end
 
 -- Time --------------------------------------------------------------------
 
-local timed = { -- name, text, operations a round; who lacks it; its target, as a ratio to C's CPU time
+-- Name, text, operations a round; who lacks it; its target, as a ratio to C's CPU time (most), or to that of bare.c.
+local timed = {
   {"roundtrip", "64-byte round trip", 10000},
   {"roundtrip_t", "64-byte round trip, timeout", 10000},
   {"recv_ready", "recv of 64 bytes, at hand", 20000},
@@ -88,6 +89,9 @@ local timed = { -- name, text, operations a round; who lacks it; its target, as 
   {"recv64k", "receive 64 KiB", 4000},
   {"recv_into64k", "receive 64 KiB into a buffer", 8000, lacks = "LuaSocket", most = 1.05},
   {"fd_message", "64 bytes with a descriptor", 10000, lacks = "LuaSocket"},
+  {"lines_read", "read a line: f:read()", 200000, floor = 1.6},
+  {"lines_for", "read a line: for ... in f:lines()", 200000, floor = 1.6},
+  {"sendfile", "sendfile of 1 MiB", 300, lacks = "LuaSocket"},
   {"connect", "connect + close", 1000},
   {"accept", "accept + close", 2000},
   {"udp", "UDP round trip, connected", 10000},
@@ -108,8 +112,9 @@ local function time()
   head("", "C, us", "socket", "LuaSocket", "Python", "to LuaSocket")
   for _, w in ipairs(timed) do
     local name, text, n = table.unpack(w)
-    local cpu, wall = {}, {}
+    local cpu, wall, floor = {}, {}, {}
     for round = 1, ROUNDS do
+      if w.floor then floor[round] = run("bare " .. name, "", name, n):match "%S+" / n * 1e6 end
       for _, c in ipairs(order) do
         if not contenders[c].missing and c ~= w.lacks then
           local a, b = run(c, "", name, n):match "(%S+) (%S+)"
@@ -127,6 +132,11 @@ local function time()
     if w.most then
       local r = cpu.socket / cpu.C
       target(("%s: CPU time at most %.2f of C's"):format(text, w.most), r <= w.most, ("%.3f"):format(r))
+    end
+    if w.floor then
+      local least = median(floor)
+      target(("%s: CPU time at most %.2f of the least in Lua (bare.c)"):format(text, w.floor),
+        cpu.socket / least <= w.floor, ("%.3f of %.3f us"):format(cpu.socket / least, least))
     end
     if cpu.LuaSocket then
       local r = cpu.socket / cpu.LuaSocket

@@ -29,6 +29,7 @@ if command -v taskset >/dev/null; then
 fi
 # shellcheck disable=SC3045 # dash and bash have it
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true # ten thousand sockets for the memory part
+head -c 1048576 /dev/zero >$out/megabyte
 rm -f $out/ports
 $peer_pin $out/peer >$out/ports &
 peer=$!
