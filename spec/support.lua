@@ -108,7 +108,7 @@ function M.calls(code)
     if name then
       own, current = pid, name ~= "" and {} or nil
       marked[name] = current
-    elseif current and call and pid == own then
+    elseif current and call and call ~= "mmap" and pid == own then -- which is the allocator's
       current[#current + 1] = {call = call, text = line}
     end
   end
