@@ -37,8 +37,11 @@ end
 -- The library built last, by `make` or by `make check`.
 local function library()
   local p <close> = assert(io.popen(("cd %s && ls -t socket.so build/check-gcc/socket.so 2>&-"):format(quote(root))))
-  local path = assert(p:read "l", "no socket.so: run make first")
-  return assert(package.loadlib(root .. path, "luaopen_socket"))()
+  local path = root .. assert(p:read "l", "no socket.so: run make first")
+  package.cpath = path:gsub("socket%.so$", "?.so") .. ";" .. package.cpath -- socket.ssl lies beside it
+  local module = assert(package.loadlib(path, "luaopen_socket"))()
+  package.loaded.socket = module
+  return module
 end
 
 local socket = library()
@@ -79,7 +82,10 @@ local function spelling(entry) return (written[entry.kind] or "socket.%s"):forma
 
 -- Is there such a thing in the library?
 local there = {
-  ["function"] = function(name) return type(socket[name]) == "function" end,
+  ["function"] = function(name)
+    local meta = type(socket[name]) == "table" and debug.getmetatable(socket[name])
+    return type(socket[name]) == "function" or meta and meta.__call ~= nil
+  end,
   exception = function(name) return type(socket[name]) == "table" and socket[name].name == "socket." .. name end,
   type = function(name) return type(socket[name]) == "table" end,
   boolean = function(name) return type(socket[name]) == "boolean" end,
@@ -99,7 +105,7 @@ local there = {
     local host = form == "integer" and 0 or form:match '^"(.*)"$'
     return pcall(socket.packaddr, socket.AF_INET, {host, 0})
   end,
-  ["SSL method"] = function() return false end,
+  ["SSL method"] = function(name) return socket.ssl and type(socket.ssl.SSLSocket[name]) == "function" end,
 }
 
 ---------------------------------------------------------------- pages and specs
