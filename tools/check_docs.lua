@@ -79,7 +79,10 @@ local function spelling(entry) return (written[entry.kind] or "socket.%s"):forma
 
 -- Is there such a thing in the library?
 local there = {
-  ["function"] = function(name) return type(socket[name]) == "function" end,
+  ["function"] = function(name) -- socket.ssl is a table that can be called
+    local f = socket[name]
+    return type(f) == "function" or type(f) == "table" and name == "ssl"
+  end,
   exception = function(name) return type(socket[name]) == "table" and socket[name].name == "socket." .. name end,
   type = function(name) return type(socket[name]) == "table" end,
   boolean = function(name) return type(socket[name]) == "boolean" end,
@@ -99,7 +102,7 @@ local there = {
     local host = form == "integer" and 0 or form:match '^"(.*)"$'
     return pcall(socket.packaddr, socket.AF_INET, {host, 0})
   end,
-  ["SSL method"] = function() return false end,
+  ["SSL method"] = function(name) return type(socket.ssl.SSLSocket[name]) == "function" end,
 }
 
 ---------------------------------------------------------------- pages and specs
@@ -139,7 +142,7 @@ local function mentions(text, kind, name)
   if kind == "family" then return text:find("%f[%w_]" .. name .. "%u") ~= nil end
   if kind == "attribute" then return text:find("%." .. name .. "%f[^%w_]") ~= nil end
   if text:find('"' .. name .. '"', 1, true) then return true end
-  local from = kind == "method" and "[:.]" or "socket%."
+  local from = kind:find "method$" and "[:.]" or "socket%."
   return text:find(from .. name .. "%f[^%w_]") ~= nil or text:find(from .. "try_" .. name .. "%f[^%w_]") ~= nil or
     kind == "constant" and has_word(text, name)
 end
