@@ -42,8 +42,6 @@ static Control *new_control(lua_State *L, size_t size) {
   Control *c = lua_newuserdatauv(L, sizeof *c + size, 0);
   memset(c, 0, sizeof *c + size);
   c->size = size;
-  lsock_pushcore(L, LSOCK_UV_CONTROL);
-  lua_setmetatable(L, -2);
   return c;
 }
 
@@ -250,6 +248,8 @@ static Msg *new_msg(lua_State *L, lsock_Op *op, size_t count) {
 static void give_control(lua_State *L, Msg *m, size_t size) {
   m->control = new_control(L, size);
   m->control_at = lua_gettop(L);
+  lsock_pushcore(L, LSOCK_UV_CONTROL);
+  lua_setmetatable(L, -2);
 }
 
 static int step_recvmsg(lua_State *L, lsock_Op *op) {

@@ -116,6 +116,34 @@ static void recv64k(int n) {
   stop();
 }
 
+/* 64 bytes and a descriptor, from one end of a pair to the other */
+static void fd_message(int n) {
+  union {
+    struct cmsghdr head;
+    char bytes[CMSG_SPACE(sizeof(int))];
+  } control;
+  int fds[2];
+  need(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0, "socketpair");
+  start();
+  for (int i = 0; i < n; i++) {
+    struct iovec iov = {msg, 64};
+    struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&h);
+    int fd = fds[0];
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof fd);
+    memcpy(CMSG_DATA(c), &fd, sizeof fd);
+    need(sendmsg(fds[0], &h, MSG_NOSIGNAL) == 64, "sendmsg");
+    iov.iov_base = buf;
+    h.msg_controllen = sizeof control;
+    need(recvmsg(fds[1], &h, MSG_CMSG_CLOEXEC) == 64 && (c = CMSG_FIRSTHDR(&h)) != NULL, "recvmsg");
+    memcpy(&fd, CMSG_DATA(c), sizeof fd);
+    close(fd);
+  }
+  stop();
+}
+
 static void connect_close(int n) {
   start();
   for (int i = 0; i < n; i++) close(dial(SOCK_STREAM, ports[DROP]));
@@ -208,8 +236,10 @@ int main(int argc, char **argv) {
     recv_ready(n, 5);
   else if (strcmp(what, "send64k") == 0)
     send64k(n);
-  else if (strcmp(what, "recv64k") == 0)
+  else if (strcmp(what, "recv64k") == 0 || strcmp(what, "recv_into64k") == 0)
     recv64k(n);
+  else if (strcmp(what, "fd_message") == 0)
+    fd_message(n);
   else if (strcmp(what, "connect") == 0)
     connect_close(n);
   else if (strcmp(what, "accept") == 0)

@@ -76,6 +76,24 @@ local workloads = {
     while left > 0 do left = left - #s:recv(65536) end
     return cpu, wall
   end,
+  recv_into64k = function()
+    local s, left, buffer = connect(source), n * 65536, socket.buffer(65536)
+    local cpu, wall = clock()
+    while left > 0 do left = left - s:recv_into(buffer) end
+    return cpu, wall
+  end,
+  fd_message = function()
+    local a, b = socket.socketpair()
+    local level, type, fd, size = socket.SOL_SOCKET, socket.SCM_RIGHTS, a:fileno(), socket.CMSG_SPACE(4)
+    local pack, unpack = string.pack, string.unpack
+    local cpu, wall = clock()
+    for _ = 1, n do
+      a:sendmsg({msg}, {{level, type, pack("i", fd)}})
+      local _, items = b:recvmsg(64, size)
+      socket.close((unpack("i", items[1].data)))
+    end
+    return cpu, wall
+  end,
   connect = function()
     local address = {"127.0.0.1", tonumber(drop)}
     local cpu, wall = clock()

@@ -1,6 +1,7 @@
 """Every workload with Python. python3 bench/py_client.py <workload> <n>"""
 import os
 import socket
+import struct
 import sys
 import time
 
@@ -92,6 +93,26 @@ def recv64k(n):
     return t
 
 
+def recv_into64k(n):
+    s, left, buffer = connect(SOURCE), n * 65536, bytearray(65536)
+    t = clock()
+    while left > 0:
+        left -= s.recv_into(buffer)
+    return t
+
+
+def fd_message(n):
+    a, b = socket.socketpair()
+    level, kind, fd, size = socket.SOL_SOCKET, socket.SCM_RIGHTS, a.fileno(), socket.CMSG_SPACE(4)
+    pack, unpack = struct.pack, struct.unpack
+    t = clock()
+    for _ in range(n):
+        a.sendmsg([msg], [(level, kind, pack("i", fd))])
+        _data, items, _flags, _address = b.recvmsg(64, size)
+        os.close(unpack("i", items[0][2])[0])
+    return t
+
+
 def connect_close(n):
     address = ("127.0.0.1", DROP)
     t = clock()
@@ -142,7 +163,8 @@ def memory(n, kind):
 workloads = {
     "roundtrip": roundtrip, "roundtrip_t": roundtrip_t, "late": late, "late_t": late_t,
     "recv_ready": recv_ready, "recv_ready_t": recv_ready_t,
-    "udp": udp, "udp_to": udp_to, "send64k": send64k, "recv64k": recv64k, "connect": connect_close,
+    "udp": udp, "udp_to": udp_to, "send64k": send64k, "recv64k": recv64k,
+    "recv_into64k": recv_into64k, "fd_message": fd_message, "connect": connect_close,
     "accept": accept, "wouldblock_try": wouldblock, "wouldblock_pcall": wouldblock,
     "memory_udp": lambda n: memory(n, socket.SOCK_DGRAM), "memory_tcp": lambda n: memory(n, socket.SOCK_STREAM),
 }
