@@ -110,7 +110,7 @@ static int mod_cert_time(lua_State *L) {
   int month = 0, day, hour, minute, second, year;
   lua_Integer t;
   luaL_argcheck(L, ok && strcmp(s + 20, " GMT") == 0, 1, "not like 'Jan  5 09:34:43 2018 GMT'");
-  while (month < 12 && memcmp(months + 3 * month, s, 3) != 0) month++;
+  while (month < 12 && memcmp(&months[(size_t)month * 3], s, 3) != 0) month++;
   day = digits(s + 4, 2);
   hour = digits(s + 7, 2);
   minute = digits(s + 10, 2);

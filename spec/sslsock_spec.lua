@@ -463,6 +463,65 @@ describe("a TLS socket", function()
   end)
 end)
 
+describe("what was agreed", function()
+  it("is nil before the handshake and after the end", function()
+    local a, b = support.tcp()
+    keep(b)
+    local c = keep(client_context():wrap_socket(a, {server_hostname = "localhost", do_handshake_on_connect = false}))
+    local function nothing()
+      for _, name in ipairs {"version", "cipher", "group", "compression", "shared_ciphers", "selected_alpn_protocol",
+          "getpeercert", "get_channel_binding"} do
+        assert.is_nil((c[name](c)), name)
+      end
+      assert.same({}, c:get_verified_chain())
+      assert.same({}, c:get_unverified_chain())
+      assert.equal(0, c:pending())
+    end
+    nothing()
+    c:close()
+    nothing()
+    assert.is_nil(c.session)
+    assert.is_nil(c.session_reused)
+  end)
+
+  it("is known to both ends", function()
+    local client, server = client_context(), server_context()
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    server:set_groups "P-256"
+    local name = os.tmpname()
+    client.keylog_filename = name
+    local c, s = pair {client = client, server = server}
+    assert.equal("secp256r1", c:group())
+    assert.equal(c:cipher(), s:shared_ciphers()[1][1])
+    assert.is_nil(c:shared_ciphers())
+    client.keylog_filename = nil
+    local f <close> = io.open(name)
+    assert.matches("^CLIENT_RANDOM %x+ %x+\n$", f:read "a")
+    os.remove(name)
+    local session = c.session
+    assert.is_true(#session.id > 0 or session.has_ticket)
+    assert.is_true(math.abs(session.time - os.time()) < 10)
+    assert.is_true(session.timeout > 0)
+    assert.is_true(session.ticket_lifetime_hint >= 0)
+    assert.is_nil(session.nonsense)
+  end)
+
+  it("a session can be set before the handshake", function()
+    local client, server = client_context(), server_context()
+    local c, s = pair {client = client, server = server}
+    s:sendall "x"
+    c:recv(1)
+    local session = c.session
+    assert.has_error(function() c.session = session end)
+    local a, b = support.tcp()
+    local again = keep(client:wrap_socket(a, {server_hostname = "localhost", do_handshake_on_connect = false}))
+    again.session = session
+    local other = keep(server:wrap_socket(b, {server_side = true, do_handshake_on_connect = false}))
+    assert.is_nil((shake(again, other)))
+    assert.is_true(other.session_reused)
+  end)
+end)
+
 describe("socket.ssl(sock)", function()
   it("reads n bytes, or all to the end, and verifies nothing", function()
     local server = socket.create_server {"127.0.0.1", 0}

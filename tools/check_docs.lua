@@ -82,9 +82,15 @@ local function spelling(entry) return (written[entry.kind] or "socket.%s"):forma
 
 -- Is there such a thing in the library?
 local there = {
+<<<<<<< HEAD
   ["function"] = function(name)
     local meta = type(socket[name]) == "table" and debug.getmetatable(socket[name])
     return type(socket[name]) == "function" or meta and meta.__call ~= nil
+=======
+  ["function"] = function(name) -- socket.ssl is a table that can be called
+    local f = socket[name]
+    return type(f) == "function" or type(f) == "table" and name == "ssl"
+>>>>>>> tls
   end,
   exception = function(name) return type(socket[name]) == "table" and socket[name].name == "socket." .. name end,
   type = function(name) return type(socket[name]) == "table" end,
@@ -105,7 +111,11 @@ local there = {
     local host = form == "integer" and 0 or form:match '^"(.*)"$'
     return pcall(socket.packaddr, socket.AF_INET, {host, 0})
   end,
+<<<<<<< HEAD
   ["SSL method"] = function(name) return socket.ssl and type(socket.ssl.SSLSocket[name]) == "function" end,
+=======
+  ["SSL method"] = function(name) return type(socket.ssl.SSLSocket[name]) == "function" end,
+>>>>>>> tls
 }
 
 ---------------------------------------------------------------- pages and specs
@@ -145,7 +155,7 @@ local function mentions(text, kind, name)
   if kind == "family" then return text:find("%f[%w_]" .. name .. "%u") ~= nil end
   if kind == "attribute" then return text:find("%." .. name .. "%f[^%w_]") ~= nil end
   if text:find('"' .. name .. '"', 1, true) then return true end
-  local from = kind == "method" and "[:.]" or "socket%."
+  local from = kind:find "method$" and "[:.]" or "socket%."
   return text:find(from .. name .. "%f[^%w_]") ~= nil or text:find(from .. "try_" .. name .. "%f[^%w_]") ~= nil or
     kind == "constant" and has_word(text, name)
 end
