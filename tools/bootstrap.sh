@@ -28,10 +28,6 @@ test      cmd:curl            curl
 test      cmd:ip              iproute2
 test      cmd:ps              procps
 test      cmd:openssl         openssl
-<<<<<<< HEAD
-=======
-test      cmd:redis-server    redis-server
->>>>>>> tls
 test      cmd:strace          strace
 test      cmd:unshare         util-linux
 test      file:/etc/services  netbase

@@ -82,15 +82,9 @@ local function spelling(entry) return (written[entry.kind] or "socket.%s"):forma
 
 -- Is there such a thing in the library?
 local there = {
-<<<<<<< HEAD
   ["function"] = function(name)
     local meta = type(socket[name]) == "table" and debug.getmetatable(socket[name])
     return type(socket[name]) == "function" or meta and meta.__call ~= nil
-=======
-  ["function"] = function(name) -- socket.ssl is a table that can be called
-    local f = socket[name]
-    return type(f) == "function" or type(f) == "table" and name == "ssl"
->>>>>>> tls
   end,
   exception = function(name) return type(socket[name]) == "table" and socket[name].name == "socket." .. name end,
   type = function(name) return type(socket[name]) == "table" end,
@@ -111,11 +105,7 @@ local there = {
     local host = form == "integer" and 0 or form:match '^"(.*)"$'
     return pcall(socket.packaddr, socket.AF_INET, {host, 0})
   end,
-<<<<<<< HEAD
   ["SSL method"] = function(name) return socket.ssl and type(socket.ssl.SSLSocket[name]) == "function" end,
-=======
-  ["SSL method"] = function(name) return type(socket.ssl.SSLSocket[name]) == "function" end,
->>>>>>> tls
 }
 
 ---------------------------------------------------------------- pages and specs
