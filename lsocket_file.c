@@ -11,6 +11,7 @@
 
 #define DEFAULT_SIZE 8192
 #define SIZE_MAX_BUF ((size_t)1 << 30)
+#define KEPT 65536 /* a larger buffer than this, and than asked for, is given back once it is empty */
 #define SHARE 4096 /* bytes received before others have their turn */
 
 typedef enum Buffering { NONE, LINE, FULL } Buffering;
@@ -269,10 +270,18 @@ static int scan(lua_State *L, lsock_Op *op, File *f, int next, size_t *want) {
   }
 }
 
-static void consume(File *f, size_t n) {
+/* Takes bytes out of `in`; the file is at stack index 1. What one long line needed is not held for ever. */
+static void consume(lua_State *L, File *f, size_t n) {
   f->in.from += n;
   f->turn++;
-  if (f->in.from == f->in.to) f->in.from = f->in.to = 0;
+  if (f->in.from < f->in.to) return;
+  f->in.from = f->in.to = 0;
+  if (f->in.room > KEPT && f->in.room > f->size) {
+    f->in.p = NULL;
+    f->in.room = 0;
+    lua_pushnil(L);
+    lua_setiuservalue(L, 1, UV_IN);
+  }
 }
 
 /* The format's value is on top: it is returned at once if it is the only one. Returns all when they are complete, else 0. */
@@ -315,7 +324,7 @@ static int step_read(lua_State *L, lsock_Op *op) {
     if (next == SOMETHING) next = MAYBE;
     r = add_result(L, op, r == ENDED);
     if (r > 0) {
-      consume(f, op->done);
+      consume(L, f, op->done);
       return r;
     }
   }
@@ -332,7 +341,7 @@ static int quick_line(lua_State *L, File *f) {
     lua_pop(L, 1);
     return 0;
   }
-  consume(f, (size_t)(nl - p) + 1);
+  consume(L, f, (size_t)(nl - p) + 1);
   return 1;
 }
 

@@ -276,6 +276,24 @@ describe("a socket's file", function()
     end
   end)
 
+  it("gives the memory of a long line back", function()
+    local a, b = pair()
+    local p <close> = peer(a, [[
+      for _ = 1, 3 do s:sendall(("x"):rep(4 << 20) .. "\n") end
+      s:sendall "short\n"
+      s:recv(1)]])
+    local f = b:makefile()
+    collectgarbage()
+    local before = collectgarbage "count"
+    for _ = 1, 3 do assert.equal(4 << 20, #f:read()) end
+    assert.equal("short", f:read())
+    collectgarbage()
+    assert.is_true(collectgarbage "count" - before < 200)
+    b:close()
+    f:close()
+    p:read "a"
+  end)
+
   it("reads counts greater than its buffer, and what there is of them at the end", function()
     local a, b = pair()
     local p <close> = peer(a, [[for _ = 1, 300 do s:sendall(("0123456789"):rep(1000)) end]])
