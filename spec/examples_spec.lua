@@ -361,6 +361,176 @@ describe("examples:", function()
     end)
   end)
 
+  describe("file_server", function()
+    local folder
+
+    local function put(name, text)
+      local file <close> = assert(io.open(folder .. name, "wb"))
+      file:write(text)
+    end
+
+    before_each(function()
+      folder = os.tmpname()
+      os.remove(folder)
+      assert(os.execute("mkdir -p " .. folder .. "/site/sub/.git"))
+      put("/secret.txt", "secret")
+      put("/site/index.html", "<p>Hello")
+      put("/site/.hidden", "hidden")
+      put("/site/empty.txt", "")
+      put("/site/ten.txt", "0123456789")
+    end)
+
+    after_each(function() assert(os.execute("rm -r " .. folder)) end)
+
+    -- What curl says; head and body where the answer has both.
+    local function curl(port, path, options)
+      local text = output(assert(io.popen(("exec timeout 20 curl -s --path-as-is %s http://127.0.0.1:%d%s"):format(
+        options or "-i", port, path))))
+      local head, body = text:match "^(.-\r\n)\r\n(.*)$"
+      return head or text, body
+    end
+
+    it("sends files to curl, whole, in part, or only what they are", function()
+      local big = ("0123456789abcdef"):rep(200000) .. "end"
+      put("/site/big file.txt", big)
+      local server, _, port = start("file_server", "127.0.0.1", 0, folder .. "/site", 11)
+      local head, body = curl(port, "/")
+      assert.equal("<p>Hello", body)
+      assert.matches("^HTTP/1.1 200 OK\r\nContent%-Type: text/html; charset=utf%-8\r\nContent%-Length: 8\r\n", head)
+      head, body = curl(port, "/big%20file.txt?and=more#x")
+      assert.truthy(body == big)
+      assert.matches("Accept%-Ranges: bytes\r\n", head)
+      head, body = curl(port, "/big%20file.txt", "-I")
+      assert.equal("", body)
+      assert.matches("Content%-Length: " .. #big .. "\r\n", head)
+      head, body = curl(port, "/empty.txt")
+      assert.equal("", body)
+      assert.matches("200 OK", head)
+      for range, want in pairs {["0-3"] = "0123", ["8-"] = "89", ["-3"] = "789", ["5-5"] = "5", ["5-100"] = "56789"} do
+        head, body = curl(port, "/ten.txt", "-i -r " .. range)
+        assert.equal(want, body)
+        assert.matches("^HTTP/1.1 206 .*Content%-Range: bytes %d%-%d/10\r\n", head)
+      end
+      assert.matches("^HTTP/1.1 416 .*Content%-Range: bytes %*/10\r\n", (curl(port, "/ten.txt", "-i -r 10-")))
+      assert.equal("0123456789", select(2, curl(port, "/ten.txt", "-i -H 'Range: bytes=5-3'")))
+      local said, ok = output(server)
+      assert.truthy(ok, said)
+      assert.matches('127%.0%.0%.1:%d+ GET "/" 200 OK\n', said)
+      assert.matches('HEAD "/big%%20file.txt" 200 OK\n', said)
+    end)
+
+    it("serves one request after another on one connection, also those sent ahead", function()
+      local server, _, port = start("file_server", "127.0.0.1", 0, folder .. "/site", 2)
+      local text = curl(port, "/ten.txt http://127.0.0.1:" .. port .. "/index.html", "-w '%{num_connects}'")
+      assert.equal("01234567891<p>Hello0", text)
+      local answers = ask(port, ("GET /ten.txt HTTP/1.1\r\nHost: x\r\n\r\n"):rep(20)
+        .. "GET /nothing HTTP/1.1\r\nConnection: close\r\n\r\n")
+      assert.equal(20, select(2, answers:gsub("\r\n\r\n0123456789", "")))
+      assert.matches("404 Not Found\n$", answers)
+      assert.truthy(select(2, output(server)))
+    end)
+
+    it("serves nothing outside its folder, no hidden files, and no folders", function()
+      local outside = {"/../secret.txt", "/%2e%2e/secret.txt", "/sub/..%2f../secret.txt", "/./../secret.txt",
+        "/..%5csecret.txt", "/index.html%00.txt", "//../secret.txt", "/.hidden", "/sub/.git/", "/sub", "/sub/",
+        "/nothing", "/%2e/ten.txt"}
+      local server, _, port = start("file_server", "127.0.0.1", 0, folder .. "/site", #outside + 1)
+      for _, path in ipairs(outside) do
+        local head, body = curl(port, path)
+        assert.matches("^HTTP/1.1 404 ", head)
+        assert.equal("404 Not Found\n", body)
+      end
+      assert.matches("^HTTP/1.1 404 ", ask(port, "GET ../secret.txt HTTP/1.1\r\nConnection: close\r\n\r\n"))
+      assert.truthy(select(2, output(server)))
+    end)
+
+    it("refuses other methods, what is no request, and heads without end", function()
+      local server, _, port = start("file_server", "127.0.0.1", 0, folder .. "/site", 6)
+      local head = curl(port, "/ten.txt", "-i -d 'a body'")
+      assert.matches("^HTTP/1.1 405 .*Allow: GET, HEAD\r\n", head)
+      assert.matches("^HTTP/1.1 400 ", ask(port, "what?\r\n\r\n"))
+      assert.matches("^HTTP/1.1 400 ", ask(port, "GET / HTTP/1.1\r\nno field\r\n\r\n"))
+      assert.matches("^HTTP/1.1 431 ", ask(port, "GET /" .. ("x"):rep(5000)))
+      assert.matches("^HTTP/1.1 431 ", ask(port, "GET / HTTP/1.1\r\n" .. ("x: y\r\n"):rep(101)))
+      socket.create_connection({"127.0.0.1", port}, 10):close()
+      assert.truthy(select(2, output(server)))
+    end)
+  end)
+
+  describe("redis_client", function()
+    -- A server with nothing saved, that ends with the test.
+    local function redis(arguments)
+      if not os.execute "command -v redis-server >/dev/null 2>&1" then pending "redis-server is not installed" end
+      local pipe = assert(io.popen("exec timeout 20 redis-server --save '' --appendonly no --dir /tmp " .. arguments))
+      running[#running + 1] = pipe
+      for line in pipe:lines() do
+        if line:find "[Rr]eady to accept connections" then return pipe end
+      end
+      error "redis-server did not start"
+    end
+
+    local function dialogue(address)
+      local function ask_redis(...)
+        return (run("redis_client", address, ...))
+      end
+      assert.equal('"PONG"\n', ask_redis "PING")
+      assert.equal('"OK"\n', ask_redis("SET", "greeting", "Hello,\r\nworld"))
+      assert.equal('"Hello,\\13\\nworld"\n', ask_redis("GET", "greeting"))
+      assert.equal('"OK"\n', ask_redis("SET", "empty", ""))
+      assert.equal('""\n', ask_redis("GET", "empty"))
+      assert.equal("(nil)\n", ask_redis("GET", "nothing"))
+      assert.equal("13\n", ask_redis("STRLEN", "greeting"))
+      assert.equal("(error) ERR value is not an integer or out of range\n", ask_redis("INCR", "greeting"))
+      assert.equal("(empty)\n", ask_redis("LRANGE", "nothing", 0, -1))
+      assert.equal('1) "one"\n2) (nil)\n', ask_redis("EVAL", "return {'one', false}", 0))
+      local long = ("x"):rep(100000)
+      assert.equal('"OK"\n', ask_redis("SET", "long", long))
+      assert.equal(('"%s"\n'):format(long), ask_redis("GET", "long"))
+    end
+
+    it("talks to a Redis server over a Unix socket", function()
+      local path = os.tmpname()
+      os.remove(path)
+      local server = redis("--port 0 --unixsocket " .. path)
+      dialogue(path)
+      assert.matches("the server has closed the connection", (run("redis_client", path, "SHUTDOWN", "NOSAVE")))
+      output(server)
+    end)
+
+    it("talks to a Redis server over TCP, many commands at once", function()
+      local s = socket.socket()
+      local port = s:bind({"127.0.0.1", 0}):getsockname().port
+      s:close()
+      local server = redis("--bind 127.0.0.1 --port " .. port)
+      local address = "127.0.0.1:" .. port
+      dialogue(address)
+      local said = output(assert(io.popen(("printf 'RPUSH list 1 2 3\\nLRANGE list 0 -1\\n\\nECHO x\\n' | %s"):format(
+        command("redis_client", address)))))
+      assert.equal('3\n1) "1"\n2) "2"\n3) "3"\n"x"\n', said)
+      run("redis_client", address, "SHUTDOWN", "NOSAVE")
+      output(server)
+    end)
+
+    it("says what is wrong with a server that is none", function()
+      for answer, problem in pairs {
+        ["HTTP/1.1 400 Bad Request\r\n"] = "this is not a Redis server", ["+OK\n"] = "the reply is cut off",
+        ["$10\r\nhalf"] = "the reply is cut off", [""] = "has closed the connection",
+      } do
+        local listener <close> = socket.create_server {"127.0.0.1", 0}
+        local client = assert(io.popen(command("redis_client", tostring(listener:getsockname()), "PING")))
+        running[#running + 1] = client
+        listener:settimeout(10)
+        local conn <close> = listener:accept()
+        conn:settimeout(10)
+        assert.equal("*1\r\n$4\r\nPING\r\n", conn:recv(14, socket.MSG_WAITALL))
+        conn:sendall(answer):close()
+        local said, ok = output(client)
+        assert.falsy(ok)
+        assert.matches(problem, said)
+      end
+    end)
+  end)
+
   describe("sniffer", function()
     -- In a network of its own, so that nobody else's packets are counted. Each
     -- round is seen twice, on the way out and in: a datagram, the refusal it

@@ -23,6 +23,7 @@ test      cmd:python3         python3
 test      cmd:curl            curl
 test      cmd:ip              iproute2
 test      cmd:ps              procps
+test      cmd:redis-server    redis-server
 test      cmd:strace          strace
 test      cmd:unshare         util-linux
 test      file:/etc/services  netbase
