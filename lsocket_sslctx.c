@@ -213,14 +213,14 @@ static int on_password(char *buf, int size, int writing, void *arg) {
 
 int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char *key, int password, const char *op) {
   Password w = {L, password, 0, 0};
-  int ok, err;
+  int ok, err, undone;
   errno = 0;
   ERR_clear_error();
   SSL_CTX_set_default_passwd_cb(c->ctx, on_password);
   SSL_CTX_set_default_passwd_cb_userdata(c->ctx, &w);
-  ok = SSL_CTX_use_certificate_chain_file(c->ctx, cert) == 1 &&
-       SSL_CTX_use_PrivateKey_file(c->ctx, key ? key : cert, SSL_FILETYPE_PEM) == 1 &&
-       SSL_CTX_check_private_key(c->ctx) == 1;
+  ok = SSL_CTX_use_certificate_chain_file(c->ctx, cert) == 1;
+  undone = ok && SSL_CTX_use_PrivateKey_file(c->ctx, key ? key : cert, SSL_FILETYPE_PEM) != 1;
+  ok = ok && !undone && SSL_CTX_check_private_key(c->ctx) == 1;
   err = errno;
   SSL_CTX_set_default_passwd_cb(c->ctx, NULL);
   SSL_CTX_set_default_passwd_cb_userdata(c->ctx, NULL);
@@ -229,13 +229,15 @@ int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char
     lua_pushvalue(L, w.thrown);
     return lua_error(L);
   }
-  if (!ok && w.asked && !password) {
+  if (undone && w.asked && ERR_GET_REASON(ERR_peek_last_error()) != X509_R_KEY_VALUES_MISMATCH) {
+    /* what garbage a wrong password leads to is chance, and so is OpenSSL's reason */
     lsock_Fail f = {0};
     ERR_clear_error();
     lua_createtable(L, 0, 2);
-    lua_pushliteral(L, "BAD_PASSWORD_READ");
+    lua_pushstring(L, password ? "BAD_DECRYPT" : "BAD_PASSWORD_READ");
     lua_setfield(L, -2, "code");
-    lua_pushliteral(L, "the private key is encrypted, and there is no password");
+    lua_pushstring(L, password ? "the private key cannot be decrypted with this password"
+                               : "the private key is encrypted, and there is no password");
     lua_setfield(L, -2, "message");
     f.cls = lsock_pushssl(L)->cls[TLS_ERROR];
     f.err = SSL_ERROR_SSL;

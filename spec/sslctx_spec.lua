@@ -123,7 +123,9 @@ describe("load_cert_chain", function()
     local e = fails("BAD_DECRYPT", load, cert, key, "wrong")
     assert.is_nil(tostring(e):find("wrong", 1, true))
     assert.is_true(e:is(ssl.SSLError))
+    for i = 1, 300 do fails("BAD_DECRYPT", load, cert, key, "wrong" .. i) end     -- some decrypt to garbage
     fails("BAD_PASSWORD_READ", load, cert, key)
+    fails("KEY_VALUES_MISMATCH", load, certs.path "second.pem", key, "secret")
     assert.is_false((pcall(load, cert, key, ("x"):rep(5000))))
     refuses("must be a string", load, cert, key, function() return 1 end)
     local thrown = {}
