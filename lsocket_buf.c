@@ -42,7 +42,9 @@ const char *lsock_tobytes(lua_State *L, int idx, size_t *len) {
 }
 
 const char *lsock_checkbytes(lua_State *L, int arg, size_t *len) {
-  const char *p = lua_type(L, arg) == LUA_TUSERDATA ? lsock_tobuffer(L, arg, len) : NULL;
+  const char *p = lua_tolstring(L, arg, len); /* mostly it is a string */
+  if (lsock_likely(p)) return p;
+  p = lua_type(L, arg) == LUA_TUSERDATA ? lsock_tobuffer(L, arg, len) : NULL;
   return p ? p : luaL_checklstring(L, arg, len);
 }
 
