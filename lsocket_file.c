@@ -673,6 +673,7 @@ static int sock_makefile(lua_State *L) {
   lua_setiuservalue(L, -2, UV_SOCKET);
   lsock_pushcore(L, LSOCK_UV_FILE);
   lua_setmetatable(L, -2);
+  if (s->files == UINT16_MAX) return luaL_error(L, "too many files of one socket");
   f->s = s;
   s->files++;
   return 1;

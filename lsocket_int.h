@@ -83,10 +83,10 @@ enum { LSOCK_RD = 0, LSOCK_WR = 1, LSOCK_MODAL = 2 }; /* directions; as bits 1 <
 typedef struct lsock_Transport lsock_Transport;
 
 typedef struct lsock_Sock {
-  uintptr_t seal;    /* its own address ^ core->secret: only this library can have made it */
-  int64_t timeout;   /* ns; 0 never waits, < 0 blocks */
-  int64_t kernel[2]; /* what SO_RCVTIMEO and SO_SNDTIMEO were last set to by us; 0 none */
-  lsock_fd fd;       /* LSOCK_NOFD when closed */
+  uintptr_t seal;     /* its own address ^ core->secret: only this library can have made it */
+  int64_t timeout;    /* ns; 0 never waits, < 0 blocks */
+  uint32_t kernel[2]; /* what SO_RCVTIMEO and SO_SNDTIMEO were last set to by us, in ms; 0 none */
+  lsock_fd fd;        /* LSOCK_NOFD when closed */
   int family, type, proto;
   unsigned char nonblocking; /* O_NONBLOCK was set by us */
   unsigned char shared;      /* another owner may know the descriptor: leave the kernel's timeouts alone, and
@@ -95,7 +95,7 @@ typedef struct lsock_Sock {
   unsigned char likely_idle; /* directions in which the last operation had to wait */
   unsigned char internal;    /* ours alone: no warning when collected */
   unsigned char closing;     /* closed but for its files */
-  int files;                 /* open ones, of makefile */
+  uint16_t files;            /* open ones, of makefile */
   const lsock_Transport *tr; /* how bytes travel; NULL: as they are */
   void *trdata;
 } lsock_Sock;

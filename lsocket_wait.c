@@ -11,7 +11,7 @@
 #include <math.h>
 
 #define FOREVER INT64_MAX
-#define NS_PER_S INT64_C(1000000000)
+#define NS_PER_MS INT64_C(1000000)
 
 /* A wait shorter than this found its descriptor ready: the next operation may as well try first. */
 #define SHORT_WAIT INT64_C(20000)
@@ -111,14 +111,15 @@ void lsock_settimeout(lsock_Sock *s, int64_t ns) {
 
 /* Lets the kernel bound the first attempt; 0 if it cannot. */
 static int kernel_bound(lsock_Sock *s, int dir, int64_t ns) {
-  int64_t slice;
+  int64_t slice; /* ms */
   if (s->shared || (s->family != AF_INET && s->family != AF_INET6 && s->family != AF_UNIX)) return 0;
   if (s->family == AF_UNIX && dir == LSOCK_WR) return 0; /* Linux begins anew with each 36 KiB of a stream */
-  slice = lsock_plat_kernel_slice(ns);
+  slice = lsock_plat_kernel_slice(ns) / NS_PER_MS;
   if (slice == 0) return 0;
+  if (slice > UINT32_MAX) slice = UINT32_MAX;                         /* 49 days; the rest is poll's */
   if (s->kernel[dir] > slice || s->kernel[dir] < slice - slice / 8) { /* a little short of it will do */
-    if (lsock_plat_kernel_timeout(s->fd, dir, slice) < 0) return 0;
-    s->kernel[dir] = slice;
+    if (lsock_plat_kernel_timeout(s->fd, dir, slice * NS_PER_MS) < 0) return 0;
+    s->kernel[dir] = (uint32_t)slice;
   }
   lsock_mode(s, 0);
   return 1;
