@@ -123,14 +123,6 @@ static int failed(lua_State *L, const char *op) {
   return lsock_failno(L, errno, op);
 }
 
-static int closed(lua_State *L, const char *op) {
-  lsock_Fail f = {0};
-  f.err = EBADF;
-  f.op = op;
-  f.msg = "socket is closed";
-  return lsock_fail(L, &f);
-}
-
 /* ---------------------------------------------------------------- creation */
 
 static int ask(lsock_fd fd, int name, int *value) {
@@ -244,7 +236,7 @@ static int sock_dup(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, core), *n;
   lsock_fd fd;
   int d;
-  if (lsock_isclosed(s)) return closed(L, "dup");
+  if (lsock_isclosed(s)) return lsock_failclosed(L, "dup");
   if (s->tr) return lsock_failno(L, EOPNOTSUPP, "dup"); /* the keys of a connection have one owner */
   n = lsock_newsock(L, core);
   fd = dup_fd(L, s->fd);
@@ -325,7 +317,7 @@ static int sock_close(lua_State *L) {
 static int sock_detach(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   lsock_fd fd;
-  if (lsock_isclosed(s)) return closed(L, "detach");
+  if (lsock_isclosed(s)) return lsock_failclosed(L, "detach");
   lsock_takefd(L, 1, s, &fd);
   lua_pushinteger(L, fd);
   return 1;

@@ -131,17 +131,8 @@ static int bound_backlog(lua_Integer n) {
 static int sock_listen(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   int backlog = bound_backlog(luaL_optinteger(L, 2, DEFAULT_BACKLOG));
-  lsock_Fail f = {0};
-  f.op = "listen";
-  if (lsock_isclosed(s)) {
-    f.err = EBADF;
-    f.msg = "socket is closed";
-    return lsock_fail(L, &f);
-  }
-  if (listen(s->fd, backlog) < 0) {
-    f.err = errno;
-    return lsock_fail(L, &f);
-  }
+  if (lsock_isclosed(s)) return lsock_failclosed(L, "listen");
+  if (listen(s->fd, backlog) < 0) return lsock_failno(L, errno, "listen");
   lua_settop(L, 1);
   return 1;
 }

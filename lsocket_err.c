@@ -102,6 +102,14 @@ int lsock_failno(lua_State *L, int err, const char *op) {
   return lsock_fail(L, &f);
 }
 
+int lsock_failclosed(lua_State *L, const char *op) {
+  lsock_Fail f = {0};
+  f.err = EBADF;
+  f.op = op;
+  f.msg = "socket is closed";
+  return lsock_fail(L, &f);
+}
+
 /* ---------------------------------------------------------------- reading an error */
 
 static const char *herr_text(int code) {

@@ -152,6 +152,9 @@ int lsock_fail(lua_State *L, const lsock_Fail *f);
 /* The same for an errno and an operation's name alone. */
 int lsock_failno(lua_State *L, int err, const char *op);
 
+/* The same for an operation on a closed socket. */
+int lsock_failclosed(lua_State *L, const char *op);
+
 /* Adds a class after the built-in ones; returns its number. Pops nothing, pushes nothing. In errors of such classes
 ** `code` and `message` may be among the further fields. */
 int lsock_newclass(lua_State *L, int core, const char *name, int parent);

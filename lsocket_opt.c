@@ -10,18 +10,10 @@
 
 typedef int (*GetName)(int, struct sockaddr *, socklen_t *);
 
-static int closed(lua_State *L, const char *op) {
-  lsock_Fail f = {0};
-  f.err = EBADF;
-  f.op = op;
-  f.msg = "socket is closed";
-  return lsock_fail(L, &f);
-}
-
 static int push_name(lua_State *L, const char *op, GetName get) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   lsock_Addr a;
-  if (lsock_isclosed(s)) return closed(L, op);
+  if (lsock_isclosed(s)) return lsock_failclosed(L, op);
   a.len = sizeof a.u;
   memset(&a.u, 0, sizeof a.u);
   if (get(s->fd, &a.u.sa, &a.len) < 0) return lsock_failno(L, errno, op);
@@ -46,7 +38,7 @@ static int sock_getsockopt(lua_State *L) {
   lua_Integer size = luaL_optinteger(L, 4, 0);
   socklen_t len;
   luaL_argcheck(L, size >= 0 && size <= OPTION_MAX, 4, "buffer length must be 0-65536");
-  if (lsock_isclosed(s)) return closed(L, "getsockopt");
+  if (lsock_isclosed(s)) return lsock_failclosed(L, "getsockopt");
   if (size == 0) {
     int v = 0;
     len = sizeof v;
@@ -98,7 +90,7 @@ static int sock_setsockopt(lua_State *L) {
     default: p = lsock_checkbytes(L, 4, &len);
   }
   luaL_argcheck(L, len <= OPTION_MAX, 4, "longer than 65536 bytes");
-  if (lsock_isclosed(s)) return closed(L, "setsockopt");
+  if (lsock_isclosed(s)) return lsock_failclosed(L, "setsockopt");
   /* cppcheck-suppress nullPointer ; AF_ALG takes a length without bytes */
   if (setsockopt(s->fd, level, name, p, (socklen_t)len) < 0) return lsock_failno(L, errno, "setsockopt");
   note_option(s, level, name);
@@ -142,7 +134,7 @@ static int sock_getblocking(lua_State *L) {
 static int sock_set_inheritable(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   luaL_checkany(L, 2);
-  if (lsock_isclosed(s)) return closed(L, "set_inheritable");
+  if (lsock_isclosed(s)) return lsock_failclosed(L, "set_inheritable");
   if (lsock_plat_set_inheritable(s->fd, lua_toboolean(L, 2)) < 0) return lsock_failno(L, errno, "set_inheritable");
   lua_settop(L, 1);
   return 1;
@@ -151,7 +143,7 @@ static int sock_set_inheritable(lua_State *L) {
 static int sock_get_inheritable(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   int on;
-  if (lsock_isclosed(s)) return closed(L, "get_inheritable");
+  if (lsock_isclosed(s)) return lsock_failclosed(L, "get_inheritable");
   on = lsock_plat_get_inheritable(s->fd);
   if (on < 0) return lsock_failno(L, errno, "get_inheritable");
   lua_pushboolean(L, on);
@@ -180,7 +172,7 @@ static int sock_shutdown(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   int how = lsock_checkint(L, 2);
   luaL_argcheck(L, how == SHUT_RD || how == SHUT_WR || how == SHUT_RDWR, 2, "SHUT_RD, SHUT_WR or SHUT_RDWR expected");
-  if (lsock_isclosed(s)) return closed(L, "shutdown");
+  if (lsock_isclosed(s)) return lsock_failclosed(L, "shutdown");
   if (s->tr) {
     lsock_Op op;
     lsock_op(L, &op, "shutdown", step_shutdown, LSOCK_WR);
