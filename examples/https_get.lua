@@ -19,8 +19,8 @@ end
 
 -- https://[::1]:8443/x gives "::1", 8443, "/x", "[::1]:8443".
 local function split(url)
-  local authority, path = url:match "^https://([^/?#@%c ]+)([^#%c ]*)$"
-  if not authority then fail("not an https:// address: ", url) end
+  local authority, path = url:match "^https://([^/?#]+)([^#]*)"
+  if not authority or authority:find "[%c @]" or path:find "[%c ]" then fail("not an https:// address: ", url) end
   local name, port = authority:match "^%[(.-)%]:?(%d*)$"
   if not name then name, port = authority:match "^([^:]+):?(%d*)$" end
   if not name then fail("not an https:// address: ", url) end

@@ -3,9 +3,9 @@
 --
 --   lua5.4 examples/mtls_client.lua host port ca.pem [cert.pem key.pem]
 --
--- Without a certificate it is refused. With TLS 1.3 it hears of that only when
--- it waits for the answer, for its own handshake is over before the server
--- looks at what it sent.
+-- Without a certificate it is refused. With TLS 1.3 it hears of that only
+-- after its own handshake, when it sends or waits for the answer: from the
+-- server's alert, or by a reset.
 
 local socket = require "socket"
 local ssl = socket.ssl
@@ -29,8 +29,8 @@ end
 local ok, result = pcall(ask)
 if ok then
   io.write("the server says: ", result)
-elseif socket.iserror(result, ssl.SSLError) then
-  print("refused: " .. result.code)
+elseif socket.iserror(result) then
+  print(("refused: %s (%s)"):format(result.message, result.code))
   os.exit(1)
 else
   error(result, 0)

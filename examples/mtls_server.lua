@@ -46,12 +46,12 @@ local function serve(plain)
   repeat
     conn:settimeout(math.max(deadline - socket.monotonic(), 0.001))
     local data = conn:recv(2048)
-    if not data then return guest .. ", who said nothing" end
+    if not data then return guest .. ", who asked nothing" end
     head = head .. data
   until head:find("\r\n\r\n", 1, true) or #head > most
   local body = "Hello, " .. guest .. "\n"
-  conn:sendall(("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"):format(
-    #body, body))
+  local answer = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
+  conn:sendall(answer:format(#body, body))
   return guest
 end
 

@@ -115,8 +115,11 @@ want_nginx() {
   echo 'bootstrap: taking the program nginx out of its package, into build/ ...'
   mkdir -p build
   # A second try with new lists of packages, where that needs no password.
-  unpack_nginx || { [ "$(id -u)" = 0 ] && apt-get -qq update >/dev/null 2>&1 && unpack_nginx; } ||
+  if unpack_nginx || { [ "$(id -u)" = 0 ] && apt-get -qq update >/dev/null 2>&1 && unpack_nginx; }; then
+    rm build/unpack.log
+  else
     echo 'bootstrap: that did not work (see build/unpack.log); the demonstration goes on without nginx'
+  fi
   rm -rf build/unpack
 }
 
