@@ -9,7 +9,7 @@ local park, running, raise_timeout = reactor.park, reactor.running, reactor.time
 local M = {cancelled = reactor.cancelled, resume = reactor.resume, sleep = socket.sleep, wait = reactor.wait}
 
 local Loop, Task, Group, Queue, Event = {}, {}, {}, {}, {}
-for name, class in pairs {loop = Loop, task = Task, ["task group"] = Group, ["task queue"] = Queue, ["task event"] = Event} do
+for class, name in pairs {[Loop] = "loop", [Task] = "task", [Group] = "group", [Queue] = "queue", [Event] = "event"} do
   class.__name, class.__index = name, class
 end
 
@@ -256,8 +256,8 @@ end
 
 function Loop:fileno() return self.reactor:fileno() end
 function Loop:timeout() return #self.failures > 0 and 0 or self.reactor:timeout() end
-function Loop:sleep(seconds) return socket.sleep(seconds) end
-function Loop:wait(...) return reactor.wait(...) end
+function Loop.sleep(_, seconds) return socket.sleep(seconds) end
+function Loop.wait(_, ...) return reactor.wait(...) end
 function Loop:current()
   local task = current()
   return task and task.loop == self and task or nil
