@@ -43,11 +43,14 @@ local function is_cancelled(e) return socket.iserror(e, M.cancelled) end
 
 ---------------------------------------------------------------- waiters
 
+-- In the main program, in coroutines that are no tasks, and below C functions such as table.sort.
+local NOT_HERE = "only a task can wait for this"
+
 -- A list of coroutines that have parked for the same thing. A note stands in it from the moment its task
 -- waits; whoever takes the note out wakes the task, and no note is taken for a task that gave up.
 local function wait_in(list, seconds)
   local co = running()
-  if not co then error("only a task can wait for this", 0) end
+  if not co then error(NOT_HERE, 0) end
   local note = {co = co, loop = task_of[co].loop}
   list[#list + 1] = note
   local ok, woken = pcall(park, seconds)
@@ -63,6 +66,7 @@ end
 local function wake_one(list)
   local note = table.remove(list, 1)
   if not note then return false end
+  if note.loop.closed then return wake_one(list) end -- one that will never go on
   note.woken = true
   note.loop.reactor:wake(note.co)
   return true
@@ -306,9 +310,10 @@ function M.spawn(f, ...)
   return new_task(here("spawn").loop, nil, f, ...)
 end
 
-local function timed(task, alarm, state, ok, ...)
-  alarm:cancel()
+local function timed(task, state, ok, ...)
+  state.alarm:cancel()
   state.over = true
+  if state.thrown then task.loop.reactor:retract(task.co, state.thrown) end
   if ok then return ... end
   local e = ...
   if state.thrown and rawequal(e, state.thrown) then raise_timeout "timeout" end
@@ -319,13 +324,18 @@ end
 function M.timeout(seconds, f, ...)
   local task = here "timeout"
   expect_callable(f, 2, "timeout")
-  local state = {}
-  local alarm = task.loop.reactor:after(seconds, function()
+  local state, late = {}, nil
+  local function ring()
     if state.over or task.ending then return end
-    state.thrown = reactor.cancel()
-    task.loop.reactor:throw(task.co, state.thrown)
-  end)
-  return timed(task, alarm, state, xpcall(f, handler, ...))
+    late = late or reactor.cancel()
+    if task.loop.reactor:throw(task.co, late, true) then
+      state.thrown = late
+    else -- after the error that is on its way to it already
+      state.alarm = task.loop.reactor:after(0, ring)
+    end
+  end
+  state.alarm = task.loop.reactor:after(seconds, ring)
+  return timed(task, state, xpcall(f, handler, ...))
 end
 
 function M.wrap(f)
@@ -404,6 +414,7 @@ local function settle(self)
     if e then
       err = err or {e}
       self:cancel()
+      if e == NOT_HERE then break end -- nor would it wait the next time
     end
   end
   return err
