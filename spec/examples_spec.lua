@@ -587,19 +587,6 @@ describe("examples:", function()
     assert.matches("bad argument #1 to 'recv'", said)
   end)
 
-  it("coroutines take turns under a wait hook", function()
-    local said, ok = run("coroutines")
-    if said:find "needs luv" then pending("luv is not installed") end
-    assert.truthy(ok, said)
-    for client = 1, 3 do
-      for round = 1, 3 do
-        assert.matches(("client %d, round %d\n"):format(client, round), said)
-      end
-    end
-    -- The last one has begun before the first is through.
-    assert.truthy(said:find "client 3, round 1" < said:find "client 1, round 3")
-  end)
-
   it("https_server and https_get verify each other's work", function()
     local certs = require "spec.support.certs"
     local server, _, port = start("https_server", certs.path "server.pem", certs.path "server.key", "127.0.0.1", 0, 2)
