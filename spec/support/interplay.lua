@@ -82,11 +82,12 @@ M["sleeps in many tasks at once"] = function(spawn, run)
   local ended = {}
   for i = 1, 60 do
     spawn(function()
-      socket.sleep(0.02 * (1 + i % 5))
+      local seconds = 0.02 * (1 + i % 5)
+      takes(seconds, seconds + 0.4, function() socket.sleep(seconds) end)
       ended[#ended + 1] = i % 5
     end)
   end
-  takes(0.1, 0.6, run)
+  takes(0.05, 0.6, run) -- where spawn starts a task at once, its time began before run
   is(60, #ended)
   is(0, ended[1], "first")
   is(4, ended[60], "last")
@@ -193,7 +194,7 @@ M["wakes the waiters of a socket that is closed"] = function(spawn, run)
       for _, s in ipairs {b, c, d} do s:close() end
     end)
   end
-  takes(0.04, 2, run)
+  takes(0.02, 2, run)
   is(6, canceled, "canceled")
 end
 
