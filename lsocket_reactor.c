@@ -693,19 +693,19 @@ static int r_throw(lua_State *L) {
   return 1;
 }
 
-/* r:retract(co, error): if it was thrown, but has not come, it does not */
+/* r:retract(co, error): what was thrown but has not come yet, if it is that, will not come */
 static int r_retract(lua_State *L) {
   Task *t;
-  check_reactor(L);
+  check_open(L);
   t = find_task(L, 2);
   luaL_checkany(L, 3);
   if (!t || !t->thrown) return 0;
   lua_getiuservalue(L, 1, UV_THROWN);
   lua_rawgetp(L, -1, t);
   if (!lua_rawequal(L, -1, 3)) return 0;
-  t->thrown = 0;
   lua_pushnil(L);
   lua_rawsetp(L, -3, t);
+  t->thrown = 0;
   return 0;
 }
 

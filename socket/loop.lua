@@ -108,12 +108,11 @@ local function ended(task, ok, ...)
 end
 
 local function new_task(l, group, f, ...)
-  local task = setmetatable({loop = l, group = group}, Task)
   local co = coroutine.create(xpcall)
-  task.co = co
+  local task = setmetatable({loop = l, group = group, co = co}, Task)
+  l.reactor:add(co, f, handler, ...)
   task_of[co] = task
   l.count = l.count + 1
-  l.reactor:add(co, f, handler, ...)
   return task
 end
 
@@ -233,7 +232,7 @@ end
 function Loop:round(seconds)
   if #self.failures == 0 then self.reactor:turn(seconds) end
   surface(self)
-  return self.count > 0
+  return self.count > 0 or select(4, self.reactor:counts()) > 0
 end
 
 function Loop:step(seconds)
@@ -267,9 +266,9 @@ function Loop:current()
   return task and task.loop == self and task or nil
 end
 
-function Loop:close()
-  expect(self, Loop, 1, "close")
-  if self.closed then return true end
+-- Ends all tasks; their errors stay in l.failures.
+local function shut(self)
+  if self.closed then return end
   local mine = {}
   for _, task in pairs(task_of) do
     if task.loop == self and not task.ending then mine[#mine + 1] = task end
@@ -279,11 +278,22 @@ function Loop:close()
   while self.count > 0 and socket.monotonic() < stop do self.reactor:turn(0.01) end
   self.closed = true
   self.reactor:close()
+end
+
+function Loop:close()
+  expect(self, Loop, 1, "close")
+  shut(self)
   surface(self)
   return true
 end
 
-function Loop:__close() self:close() end
+function Loop:__close(e)
+  shut(self)
+  if e == nil then return surface(self) end
+  for _, task in ipairs(self.failures) do -- only one error can go on
+    warn("socket.loop: error of a task lost in another: ", tostring(task.error))
+  end
+end
 
 function M.run(f, ...)
   expect_callable(f, 1, "run")
@@ -361,7 +371,11 @@ local function new_group(options)
     if key ~= "limit" then error(("bad argument #1 to 'group' (unknown option '%s')"):format(tostring(key)), 3) end
   end
   local owner = here "group"
-  return setmetatable({loop = owner.loop, members = {}, count = 0, limit = options and options.limit or math.huge,
+  local limit = options and options.limit
+  if limit and not (math.type(limit) == "integer" and limit > 0) then
+    error("bad argument #1 to 'group' (limit must be an integer above 0)", 3)
+  end
+  return setmetatable({loop = owner.loop, owner = owner, members = {}, count = 0, limit = limit or math.huge,
                        waiters = {}, room = {}}, Group)
 end
 
@@ -370,7 +384,11 @@ function Group:ended(task)
   self.count = self.count - 1
   if task.ending == "failed" and not self.failed then
     self.failed = task
-    if not self.cancelling then self:cancel() end
+    self:cancel()
+    if not self.settling and not self.owner.ending then -- what the block itself does ends too
+      self.thrown = reactor.cancel()
+      self.loop.reactor:throw(self.owner.co, self.thrown, true)
+    end
   end
   wake_one(self.room)
   if self.count == 0 then wake_all(self.waiters) end
@@ -397,18 +415,18 @@ end
 
 function Group:cancel()
   expect(self, Group, 1, "cancel")
-  self.cancelling = true
   local tasks = {}
   for task in pairs(self.members) do tasks[#tasks + 1] = task end
   for _, task in ipairs(tasks) do
     if task ~= current() then task:cancel() end
   end
-  self.cancelling = nil
 end
 
 -- Waits for all; an error that comes meanwhile cancels them, and is returned when they have ended.
 local function settle(self)
   local err
+  self.settling = true
+  if self.thrown then self.loop.reactor:retract(self.owner.co, self.thrown) end
   while self.count > 0 do
     local _, e = wait_in(self.waiters)
     if e then
@@ -417,6 +435,7 @@ local function settle(self)
       if e == NOT_HERE then break end -- nor would it wait the next time
     end
   end
+  self.settling = nil
   return err
 end
 
