@@ -165,6 +165,36 @@ function M.bundle(name, ...)
   return M.path(name)
 end
 
+-- The first value of DER bytes: its tag, content, and what follows it.
+local function der(s)
+  local n, at = s:byte(2), 3
+  if n > 127 then n, at = (">I" .. n - 128):unpack(s, 3) end
+  return s:sub(1, 1), s:sub(at, at + n - 1), s:sub(at + n)
+end
+
+local function encode(tag, content)
+  local n = #content
+  return tag .. (n < 128 and string.char(n) or ("\x82" .. (">I2"):pack(n))) .. content
+end
+
+-- A copy of a certificate with other bytes, of the same number, at one place, signed anew by its CA; for what openssl
+-- does not let one write. Its name is `to_name`.
+function M.altered(to_name, name, from, to)
+  assert(#from == #to)
+  local ca, ssl = KINDS[name].ca, require "socket".ssl
+  local _, body = der(ssl.PEM_cert_to_DER_cert(M.read(name .. ".pem")))
+  local tag, tbs, rest = der(body)
+  local at = assert(tbs:find(from, 1, true))
+  tbs = encode(tag, tbs:sub(1, at - 1) .. to .. tbs:sub(at + #to))
+  local algorithm, identifier = der(rest)
+  write(to_name .. ".tbs", tbs)
+  run(("openssl dgst -sha256 -sign %s.key -out %s.sig %s.tbs && cp %s.key %s.key"):format(
+    ca, to_name, to_name, name, to_name))
+  write(to_name .. ".pem", ssl.DER_cert_to_PEM_cert(encode("\x30", tbs .. encode(algorithm, identifier)
+    .. encode("\x03", "\0" .. M.read(to_name .. ".sig")))))
+  return to_name
+end
+
 -- A list of certificates that a CA has revoked; options: from, to (times). Returns its path.
 function M.crl(name, ca, revoked, options)
   options = options or {}
