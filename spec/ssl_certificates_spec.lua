@@ -56,7 +56,8 @@ local kinds = {
   below_clients = {ca = "clients_middle", ext = LOCALHOST},
   unknown_critical = {ca = "ca", ext = LOCALHOST .. "1.2.3.4 = critical,DER:0500\n"},
 
-  permits = {ca = "ca", ext = CA .. "nameConstraints = critical,permitted;DNS:ok.test,permitted;IP:10.0.0.0/255.0.0.0\n"},
+  permits = {ca = "ca", ext = CA .. "nameConstraints = critical,permitted;DNS:ok.test,"
+    .. "permitted;IP:10.0.0.0/255.0.0.0\n"},
   permitted = {ca = "permits", ext = names "DNS:a.ok.test,DNS:ok.test,IP:10.1.2.3"},
   not_permitted = {ca = "permits", ext = names "DNS:a.ok.test,DNS:localhost"},
   address_not_permitted = {ca = "permits", ext = names "DNS:a.ok.test,IP:11.0.0.1"},

@@ -22,8 +22,8 @@ end
 
 describe("classes", function()
   it("are Python's, below socket.error", function()
-    for _, name in ipairs {"SSLZeroReturnError", "SSLWantReadError", "SSLWantWriteError", "SSLSyscallError", "SSLEOFError",
-        "SSLCertVerificationError"} do
+    for _, name in ipairs {"SSLZeroReturnError", "SSLWantReadError", "SSLWantWriteError", "SSLSyscallError",
+        "SSLEOFError", "SSLCertVerificationError"} do
       assert.equal("ssl." .. name, ssl[name].name)
       assert.equal(ssl.SSLError, ssl[name].parent)
     end

@@ -65,7 +65,8 @@ describe("the decoded form is Python's:", function()
 
   it("relative names of several parts, in UTF-8", function()
     local cert = is_pythons("parts", "", {
-      subject = "C = DE\nCN = \u{e4}\u{4e16}\u{1f600}\n1.OU = one\n2.OU = two\n+L = beside it\nemailAddress = me@x.test"})
+      subject = "C = DE\nCN = \u{e4}\u{4e16}\u{1f600}\n1.OU = one\n2.OU = two\n+L = beside it\n"
+        .. "emailAddress = me@x.test"})
     assert.same({{"commonName", "\u{e4}\u{4e16}\u{1f600}"}}, cert.subject[2])
     assert.equal(2, #cert.subject[4])
   end)
@@ -93,8 +94,8 @@ describe("the decoded form is Python's:", function()
   end)
 
   it("extensions that say nothing useful", function()
-    local cert = is_pythons("useless", "crlDistributionPoints = dirName:dir\nauthorityInfoAccess = 1.2.3.4;URI:http://x/,"
-      .. "OCSP;DNS:not.a.uri\n[dir]\nCN = x\n")
+    local cert = is_pythons("useless", "crlDistributionPoints = dirName:dir\n"
+      .. "authorityInfoAccess = 1.2.3.4;URI:http://x/,OCSP;DNS:not.a.uri\n[dir]\nCN = x\n")
     assert.is_nil(cert.crlDistributionPoints)
     assert.is_nil(cert.OCSP)
     assert.is_nil(cert.caIssuers)

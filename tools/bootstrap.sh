@@ -5,8 +5,8 @@
 set -eu
 LUA=${LUA:-lua5.4}
 
-# The group `peers` is for CI only: Debian starts this server as a service, which no test should do to a person's
-# machine; the specs that talk to it are pending where it is not.
+# The group `peers` is for CI only: Debian starts these servers as services, which no test should do to a person's
+# machine; the specs that talk to them are pending where they are not.
 #
 # Every need in one place: group, how to see that it is there, Debian package.
 #   cmd:a|b  one of these programs    hdr:f  a C header    file:f  a file    lua:m  a module of $LUA
@@ -28,6 +28,7 @@ test      cmd:curl            curl
 test      cmd:ip              iproute2
 test      cmd:ps              procps
 test      cmd:openssl         openssl
+test      cmd:gnutls-serv     gnutls-bin
 test      cmd:strace          strace
 test      cmd:unshare         util-linux
 test      file:/etc/services  netbase
@@ -42,6 +43,7 @@ check     cmd:luacheck        lua-check
 check     cmd:luarocks        luarocks
 check     cmd:size            binutils
 peers     cmd:redis-server    redis-server
+peers     cmd:nginx           nginx
 coverage  cmd:gcc             gcc
 coverage  cmd:gcovr           gcovr
 valgrind  cmd:valgrind        valgrind

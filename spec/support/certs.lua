@@ -54,22 +54,17 @@ string_mask = %s
 %s
 ]]
 
--- A key of its own, and a certificate: options subject (lines; false for none), ext (lines of extensions), ca (name of
--- who signs; itself without), key (as openssl req -newkey takes it), same_key (name of the one whose key it has), digest
--- ("-sha1"), dates ({"20200101000000Z", end}), serial, mask (of text types, as in
--- openssl-req).
+-- A key of its own, and a certificate: options subject (lines; false for none), mask (of text types, as in
+-- openssl-req), ext (lines of extensions), ca (name of who signs; itself without), key (as openssl req -newkey takes it), digest
+-- ("-sha1"), dates ({"20200101000000Z", end}), serial.
 local function make(name, options)
   local serial = options.serial or math.random(1, 1 << 40)
   serials[name] = serial
-  write(name .. ".cnf", CONFIG:format(name, name, options.mask or "utf8only", options.subject or "CN = " .. name, options.ext or ""))
+  write(name .. ".cnf", CONFIG:format(name, name, options.mask or "utf8only", options.subject or "CN = " .. name,
+    options.ext or ""))
   local words = {"openssl req -config", name .. ".cnf", options.digest or "-sha256"}
   local function add(text, ...) words[#words + 1] = text:format(...) end
-  if options.same_key then
-    run(("cp %s.key %s.key"):format(options.same_key, name))
-    add("-key %s.key", name)
-  else
-    add("-newkey %s -nodes -keyout %s.key", options.key or "ec -pkeyopt ec_paramgen_curve:prime256v1", name)
-  end
+  add("-newkey %s -nodes -keyout %s.key", options.key or "ec -pkeyopt ec_paramgen_curve:prime256v1", name)
   if options.subject == false then add "-subj /" end
   if not options.dates then
     add("-x509 -extensions ext -days 30 -set_serial %d -out %s.pem", serial, name)
@@ -138,7 +133,6 @@ function M.path(name)
   local options = KINDS[base]
   if options and not made[base] then
     if options.ca then M.path(options.ca .. ".pem") end
-    if options.same_key then M.path(options.same_key .. ".key") end
     make(base, options)
     made[base] = true
   end

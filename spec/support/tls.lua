@@ -49,8 +49,8 @@ function M.shake(c, s)
   return errors[1], errors[2]
 end
 
--- A client and a server over a pair of sockets, then the errors of their handshakes; options: client, server (contexts),
--- host, session, suppress, version.
+-- A client and a server over a pair of sockets, then the errors of their handshakes; options: client, server
+-- (contexts), host, session, suppress, version.
 function M.pair(options)
   options = options or {}
   local a, b = socket.socketpair()
@@ -104,10 +104,17 @@ Program.__index = Program
 
 local running = {}
 
--- Starts one; it ends by itself after 30 seconds, or when the test does. `input` is a shell command it reads from.
-function M.start(command, input)
-  local text = ("exec 2>&1; echo $$; exec timeout 30 %s"):format(command)
-  if input then text = ("exec 2>&1; %s | { echo $$; exec timeout 30 %s; }"):format(input, command) end
+-- Starts one; it ends by itself after 30 seconds, or when the test does. It reads `input`, and then waits for more
+-- without end, or is told the end with `eof`.
+local count = 0
+function M.start(command, input, eof)
+  count = count + 1
+  local file = M.file("input" .. count, input or "")
+  local text = ("exec 2>&1; echo $$; exec timeout 30 %s <%s"):format(command, file)
+  if not eof then     -- a queue that has itself as a writer
+    text = ("exec 2>&1; mkfifo %s.q; exec 3<>%s.q; cat %s >&3; rm %s.q; echo $$; exec timeout 30 %s <&3 3<&-"):format(
+      file, file, file, file, command)
+  end
   local out = assert(io.popen(text))
   local p = setmetatable({out = out, pid = assert(tonumber(out:read "l"))}, Program)
   running[#running + 1] = p
