@@ -54,9 +54,9 @@ string_mask = %s
 %s
 ]]
 
--- A key of its own, and a certificate: options subject (lines; false for none), mask (of text types, as in
--- openssl-req), ext (lines of extensions), ca (name of who signs; itself without), key (as openssl req -newkey takes it), digest
--- ("-sha1"), dates ({"20200101000000Z", end}), serial.
+-- A key of its own, and a certificate. Options: subject (lines; false for none), mask (of text types, as openssl-req
+-- says), ext (lines of extensions), ca (name of who signs; itself without), key (as openssl req -newkey takes it),
+-- digest ("-sha1"), dates ({"20200101000000Z", end}), serial.
 local function make(name, options)
   local serial = options.serial or math.random(1, 1 << 40)
   serials[name] = serial

@@ -182,7 +182,7 @@ end
 
 -- Runs a Python program with that text; arguments are strings.
 function M.python(name, text, ...)
-  local words = {"python3", M.file(name .. ".py", text)}
+  local words = {"python3 -IS", M.file(name .. ".py", text)}
   for _, word in ipairs {...} do words[#words + 1] = h.quote(tostring(word)) end
   return M.start(table.concat(words, " "))
 end
