@@ -295,20 +295,21 @@ for _, version in ipairs(tls.versions) do
       assert.matches("ALERT", e.code)
     end)
 
-    it("as a server that knows sessions by their ids", function()
-      if version == "TLSv1_3" then return end     -- has tickets only
-      local port = serve "--noticket --disable-client-cert"
-      local ctx = tls.client()
-      local c = connect(port, {client = ctx, version = version})
-      assert.equal("hello", ask(c, "hello"))
-      local session = c.session
-      assert.is_false(session.has_ticket)
-      assert.equal(32, #session.id)
-      c:close()
-      c = connect(port, {client = ctx, session = session})
-      assert.is_true(c.session_reused)
-      assert.equal("again", ask(c, "again"))
-    end)
+    if version == "TLSv1_2" then     -- later there are only tickets
+      it("as a server that knows sessions by their ids", function()
+        local port = serve "--noticket --disable-client-cert"
+        local ctx = tls.client()
+        local c = connect(port, {client = ctx, version = version})
+        assert.equal("hello", ask(c, "hello"))
+        local session = c.session
+        assert.is_false(session.has_ticket)
+        assert.equal(32, #session.id)
+        c:close()
+        c = connect(port, {client = ctx, session = session})
+        assert.is_true(c.session_reused)
+        assert.equal("again", ask(c, "again"))
+      end)
+    end
 
     local function visit(port, options, input, eof)
       needs "gnutls-cli"
