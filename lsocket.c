@@ -47,8 +47,9 @@ int lsock_reclaim(lua_State *L) {
 }
 
 /* Takes the descriptor from the object, whose waiting coroutine the wake function is told of. */
-static lsock_fd take(lsock_Sock *s) {
+static lsock_fd take(lua_State *L, lsock_Sock *s, int stays_open) {
   lsock_fd fd = s->fd;
+  if (s->watch) lsock_reactor_leave(lsock_core(L), s, stays_open || s->shared);
   s->fd = LSOCK_NOFD;
   s->nonblocking = 0;
   s->kernel[LSOCK_RD] = s->kernel[LSOCK_WR] = 0;
@@ -56,6 +57,7 @@ static lsock_fd take(lsock_Sock *s) {
 }
 
 int lsock_wake(lua_State *L, int arg, const lsock_Sock *s) {
+  if (s->watch) lsock_reactor_wake(lsock_core(L), s);
   if (!s->waiting) return LUA_OK;
   arg = lua_absindex(L, arg);
   lsock_pushcore(L, LSOCK_UV_WAKE);
@@ -68,18 +70,21 @@ int lsock_wake(lua_State *L, int arg, const lsock_Sock *s) {
 }
 
 int lsock_closesock(lua_State *L, int arg, lsock_Sock *s) {
-  int err = 0;
+  lsock_fd fd;
+  int woken, err = 0;
   if (s->fd == LSOCK_NOFD) return 0;
   if (s->tr) s->tr->closing(s, 1);
-  if (lsock_plat_close(take(s)) < 0) err = errno;
-  if (lsock_wake(L, arg, s) != LUA_OK) lua_error(L);
+  fd = take(L, s, 0);
+  woken = lsock_wake(L, arg, s); /* the descriptor is still open: a scheduler can take it out of its poller */
+  if (lsock_plat_close(fd) < 0) err = errno;
+  if (woken != LUA_OK) lua_error(L);
   return err;
 }
 
 void lsock_takefd(lua_State *L, int arg, lsock_Sock *s, lsock_fd *fd) {
   int64_t timeout = s->timeout;
   lsock_settimeout(s, timeout == 0 ? 0 : -1); /* as a plain descriptor is expected to be */
-  *fd = take(s);
+  *fd = take(L, s, 1);
   if (lsock_wake(L, arg, s) != LUA_OK) { /* nobody would learn the descriptor */
     s->fd = *fd;
     *fd = LSOCK_NOFD;
@@ -338,7 +343,7 @@ static int sock_gc(lua_State *L) {
     int fd = s->fd;
     s->waiting = 0;
     if (s->tr) s->tr->closing(s, 0);
-    lsock_plat_close(take(s));
+    lsock_plat_close(take(L, s, 0));
     if (!s->internal) {
       lua_pushfstring(L, "socket: unclosed socket (fd=%d, family=%s, type=%s) collected", fd,
                       lsock_af_name(s->family) ? lsock_af_name(s->family) : "?",
@@ -485,18 +490,49 @@ static void open_sockets(lua_State *L, int core) {
   lsock_register(L, core, functions);
 }
 
-/* socket.ssl: the module of that name, from where the host put it or by its `require`; nil in a host without one. */
-static int open_tls(lua_State *L) {
+/* A module beside this one: from where the host put it, or by its `require`; nil in a host without one. */
+static void open_beside(lua_State *L, const char *name) {
   lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-  if (!lua_istable(L, -1) || lua_getfield(L, -1, "socket.ssl") == LUA_TNIL) {
-    if (lua_getglobal(L, "require") == LUA_TNIL) return 1;
-    lua_pushliteral(L, "socket.ssl");
-    lua_call(L, 1, 1);
-  }
-  lua_pushliteral(L, "ssl");
-  lua_pushvalue(L, -2);
-  lua_rawset(L, 1);
-  return 1;
+  if (lua_istable(L, -1) && lua_getfield(L, -1, name) != LUA_TNIL) return;
+  if (lua_getglobal(L, "require") == LUA_TNIL) return;
+  lua_pushstring(L, name);
+  lua_call(L, 1, 1);
+}
+
+static void open_selectors(lua_State *L, const char *name) {
+  (void)name;
+  lua_pushvalue(L, LSOCK_UP_CORE);
+  lsock_open_select(L, lua_gettop(L));
+}
+
+static void open_reactor(lua_State *L, const char *name) {
+  (void)name;
+  lua_pushvalue(L, LSOCK_UP_CORE);
+  lsock_open_reactor(L, lua_gettop(L));
+}
+
+static void open_errno(lua_State *L, const char *name) {
+  (void)name;
+  lsock_open_errno(L);
+}
+
+/* Parts of the module made when first asked for. */
+static const struct {
+  const char *key;
+  void (*open)(lua_State *, const char *); /* pushes it, last */
+  const char *name;
+} parts[] = {{"errno", open_errno, NULL},          {"selectors", open_selectors, NULL},
+             {"reactor", open_reactor, NULL},      {"ssl", open_beside, "socket.ssl"},
+             {"loop", open_beside, "socket.loop"}, {"server", open_beside, "socket.server"}};
+
+static int open_part(lua_State *L, const char *key) {
+  size_t i;
+  for (i = 0; i < LSOCK_COUNT(parts); i++)
+    if (strcmp(key, parts[i].key) == 0) {
+      parts[i].open(L, parts[i].name);
+      return 1;
+    }
+  return 0;
 }
 
 /*
@@ -506,12 +542,7 @@ static int open_tls(lua_State *L) {
 static int module_index(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE); /* getmetatable gives a script this function, to call with anything */
   if (lua_type(L, 2) != LUA_TSTRING) return 0;
-  if (strcmp(lua_tostring(L, 2), "errno") == 0)
-    lsock_open_errno(L);
-  else if (strcmp(lua_tostring(L, 2), "ssl") == 0)
-    return open_tls(L);
-  else if (!lsock_pushconst(L, 2))
-    return 0;
+  if (!lsock_pushconst(L, 2) && !open_part(L, lua_tostring(L, 2))) return 0;
   lua_pushvalue(L, 2);
   lua_pushvalue(L, -2);
   lua_rawset(L, 1);
@@ -544,6 +575,12 @@ static const lsock_Api lsock_api = LSOCK_API_INIT;
 
 /* Where the registry keeps the module: opening it twice in one state gives the same one. */
 static const char registry_key = 'm';
+
+int lsock_submodule(lua_State *L, const char *name) {
+  luaopen_socket(L);
+  lua_getfield(L, -1, name);
+  return 1;
+}
 
 int luaopen_socket(lua_State *L) {
   lsock_Core *c;
