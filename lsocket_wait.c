@@ -177,7 +177,9 @@ static int poll_wait(lua_State *L, lsock_Op *op) {
 /* The hook's answer is on top: true ready, false time is up, nil not mine. */
 static int answered(lua_State *L, lsock_Op *op) {
   int nothing_said = lua_isnoneornil(L, -1);
-  int ready = lua_toboolean(L, -1) || remaining(op) > 0; /* never early, whatever the hook says */
+  int ready = lua_toboolean(L, -1);
+  int64_t left = ready ? 0 : remaining(op);
+  if (left > 0 && left < LSOCK_RETRY) ready = 1; /* clocks differ: it is asked again, for a timeout is never early */
   lua_pop(L, 1);
   op->w->waiting &= (unsigned char)~op->mark;
   op->mark = 0;
