@@ -282,6 +282,8 @@ end
 
 function Loop:close()
   expect(self, Loop, 1, "close")
+  local me = current()
+  if me and me.loop == self then error("the loop is running: it cannot be closed by one of its tasks", 2) end
   shut(self)
   surface(self)
   return true
