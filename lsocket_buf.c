@@ -94,10 +94,12 @@ static int mod_buffer(lua_State *L) {
     lua_Integer n = luaL_checkinteger(L, 1);
     luaL_argcheck(L, n >= 0, 1, "size must not be negative");
     luaL_argcheck(L, (lua_Unsigned)n <= BUFFER_MAX, 1, "size is too large");
+    lsock_bound(L, 1, (size_t)n);
     memset(new_buffer(L, (size_t)n, 0)->p, 0, (size_t)n);
   } else {
     size_t len;
     const char *s = lsock_checkbytes(L, 1, &len);
+    lsock_bound(L, 1, len);
     memcpy(new_buffer(L, len, 0)->p, s, len);
   }
   return 1;

@@ -28,21 +28,44 @@
 typedef struct lsock_Pool lsock_Pool; /* lsocket_resolve.c */
 
 typedef struct lsock_Core {
+  uintptr_t seal;              /* LSOCK_CORE_SEAL: a script cannot make a core of its own */
   const struct lsock_Api *api; /* lsocket_api.h */
   uintptr_t secret;            /* see lsock_Sock.seal */
+  lsock_Policy policy;         /* the host's; NULL: everything is allowed */
+  void *policy_ud;
+  size_t receive_max; /* the host's limits; 0: none ... */
+  int sockets_max;
+  int sockets;             /* ... and what is open now */
+  unsigned restrictions;   /* LSOCK_NO_ of lsocket.h */
   int64_t default_timeout;     /* ns, < 0: none */
   char *scratch;               /* receive buffer; its userdata is user value LSOCK_UV_SCRATCH */
   size_t scratch_size;
   lsock_Pool *pool; /* threads that look names up; NULL until one is needed */
-  int hook;         /* a wait hook is set */
+  int hook;         /* bits of LSOCK_HOOKED and LSOCK_NEVER; 0: a blocking call may simply block */
   int untaken;      /* received descriptors that nobody took (lsocket_msg.c) ... */
   int untaken_max;  /* ... and how many call for a garbage collection */
 } lsock_Core;
 
-/* The core is upvalue 1 of every function of the library; upvalue 2 is true in the try_ form of a function. */
+enum { LSOCK_HOOKED = 1, LSOCK_NEVER = 2 }; /* a wait hook is set; nothing may block the thread */
+
+#define LSOCK_CORE_SEAL(c) ((uintptr_t)(c) ^ lsock_plat_canary())
+
+/* Ends a function whose core is not ours: only the debug library can do that. */
+static inline _Noreturn void lsock_tampered(lua_State *L) {
+  for (;;) luaL_error(L, "socket: its functions were tampered with");
+}
+
+/*
+** The core is upvalue 1 of every function of the library; upvalue 2 is true in the try_ form of a function. The debug
+** library can replace upvalues, so the core proves itself, by a number of the process that no script can know.
+*/
 #define LSOCK_UP_CORE lua_upvalueindex(1)
 #define LSOCK_UP_TRY lua_upvalueindex(2)
-#define lsock_core(L) ((lsock_Core *)lua_touserdata((L), LSOCK_UP_CORE))
+static inline lsock_Core *lsock_core(lua_State *L) {
+  lsock_Core *c = lua_touserdata(L, LSOCK_UP_CORE);
+  if (lsock_likely(c && c->seal == LSOCK_CORE_SEAL(c))) return c;
+  lsock_tampered(L);
+}
 
 enum { /* user values of the core */
        LSOCK_UV_SCRATCH = 1,
@@ -95,6 +118,7 @@ typedef struct lsock_Sock {
   unsigned char likely_idle; /* directions in which the last operation had to wait */
   unsigned char internal;    /* ours alone: no warning when collected */
   unsigned char closing;     /* closed but for its files */
+  unsigned char counted;     /* in core->sockets */
   uint16_t files;            /* open ones, of makefile */
   const lsock_Transport *tr; /* how bytes travel; NULL: as they are */
   void *trdata;
@@ -111,6 +135,12 @@ lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, int uservalues);
 
 /* Gives it a descriptor; an O_NONBLOCK already in force is not looked for. */
 void lsock_open(lsock_Sock *s, lsock_fd fd, int family, int type, int proto);
+
+/* Counts an open socket against the host's limit, until it is closed or its descriptor taken. */
+void lsock_count(lsock_Core *core, lsock_Sock *s);
+
+/* What SO_TYPE and getsockname say where a value is < 0; -1 and errno if it is no socket. */
+int lsock_describe(lsock_fd fd, int *family, int *type, int *proto);
 
 /* NULL unless the value at `arg` is a socket of this state. */
 lsock_Sock *lsock_tosock(lua_State *L, int arg, const lsock_Core *core);
@@ -393,6 +423,57 @@ const struct addrinfo *lsock_job_list(const lsock_Job *job);
 const char *lsock_checkname(lua_State *L, int arg);
 
 void lsock_open_resolve(lua_State *L, int core);
+
+/* ---------------------------------------------------------------- the host (lsocket_policy.c, lsocket_host.c) */
+
+#define LSOCK_REFUSED "refused by the host's policy"
+#define LSOCK_TOO_MANY "the host allows no more open sockets"
+
+/* Asks the host's policy: 1, or 0 and errno EACCES. `a` may be NULL. */
+int lsock_ask(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type);
+
+/* The same, where there mostly is none. */
+static inline int lsock_may(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type) {
+  return lsock_likely(!core->policy) || lsock_ask(core, what, a, family, type);
+}
+int lsock_may_listen(const lsock_Core *core, const lsock_Sock *s);
+int lsock_may_fd(const lsock_Core *core, const char *what, lsock_fd fd);
+int lsock_may_send_item(const lsock_Core *core, const lsock_Sock *s, int level, int type);
+
+/* In a step, right before the system call that uses op->addr: 0, or LSOCK_FAIL with that address in the error. */
+int lsock_refuse(lua_State *L, lsock_Op *op, const char *what);
+static inline int lsock_step_policy(lua_State *L, lsock_Op *op, const char *what) {
+  return lsock_may(op->core, what, &op->addr, op->s->family, op->s->type) ? 0 : lsock_refuse(L, op, what);
+}
+
+/* To send to an address with this flag is to connect (tcp(7)). */
+#if defined(MSG_FASTOPEN)
+#define LSOCK_SENDTO(flags) ((flags) & MSG_FASTOPEN ? "connect" : "sendto")
+#else
+#define LSOCK_SENDTO(flags) "sendto"
+#endif
+
+/* Does the host's limit leave no room for n sockets more? The error that says so. */
+int lsock_full(lua_State *L, const lsock_Core *core, int n);
+int lsock_failfull(lua_State *L, const char *op);
+int lsock_failrefused(lua_State *L, const char *op, const char *what, int family, int type);
+
+/* In a C function: 0, or the number of results of its failure. Before it makes n sockets; before it handles a plain
+** descriptor, or gives one out; before it sets or asks an option. */
+int lsock_admit(lua_State *L, const char *op, const char *what, int family, int type, int n);
+int lsock_admit_fd(lua_State *L, const char *op, const char *what, lsock_fd fd);
+int lsock_admit_plain(lua_State *L, const char *op);
+int lsock_admit_option(lua_State *L, const lsock_Sock *s, int level, int name, const void *p, size_t len);
+int lsock_admit_getoption(lua_State *L, const lsock_Sock *s, int level, int name);
+
+/* A count of bytes, argument `arg`: argument error for more than the host allows. */
+size_t lsock_bound(lua_State *L, int arg, size_t n);
+
+/* NULL unless the value at idx is this library's core. */
+static inline lsock_Core *lsock_tocore(lua_State *L, int idx) {
+  lsock_Core *c = lua_touserdata(L, idx);
+  return c && lua_rawlen(L, idx) == sizeof *c && c->seal == LSOCK_CORE_SEAL(c) ? c : NULL;
+}
 
 /* ---------------------------------------------------------------- constants (lsocket_const.c) */
 

@@ -16,7 +16,7 @@ size_t lsock_checksize(lua_State *L, int arg) {
   lua_Integer n = luaL_checkinteger(L, arg);
   luaL_argcheck(L, n >= 0, arg, "size must not be negative");
   luaL_argcheck(L, n <= RECEIVE_MAX, arg, "size is too large");
-  return (size_t)n;
+  return lsock_bound(L, arg, (size_t)n);
 }
 
 void lsock_optflags(lua_State *L, int arg, lsock_Op *op, int now) {
@@ -245,7 +245,7 @@ static int step_sendto(lua_State *L, lsock_Op *op) {
   int r;
   if (op->s->tr) return lsock_untransported(op);
   r = lsock_step_address(L, op);
-  if (r < 0) return r;
+  if (r < 0 || (r = lsock_step_policy(L, op, LSOCK_SENDTO(op->flags))) < 0) return r;
   n = sendto(op->s->fd, op->data, op->len, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op), &op->addr.u.sa,
              op->addr.len);
   if (n < 0) {

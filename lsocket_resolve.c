@@ -221,8 +221,9 @@ static int handle_gc(lua_State *L) {
 }
 
 static int pool_gc(lua_State *L) {
-  lsock_Core *core = lua_touserdata(L, 1);
-  lsock_Pool *p = core->pool;
+  lsock_Core *core = lsock_tocore(L, 1);
+  lsock_Pool *p = core ? core->pool : NULL;
+  if (!core) return 0;
   core->pool = NULL;
   if (p) {
     pthread_mutex_lock(&p->lock);
@@ -282,6 +283,11 @@ static int start(lua_State *L, lsock_Op *op) {
   lsock_Job *j = op->job;
   lsock_Sock *s;
   lsock_fd fds[2];
+  if ((op->core->restrictions & LSOCK_NO_NAMES) && (j->kind == HOST_BY_ADDR || !is_local(j))) {
+    op->err = EACCES;
+    op->msg = "the host allows no name lookups";
+    return LSOCK_FAIL;
+  }
   if ((op->timeout < 0 && !op->coop) || (j->kind != HOST_BY_ADDR && is_local(j))) {
     j->begun = 1;
     run(j);

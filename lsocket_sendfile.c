@@ -186,6 +186,8 @@ static int sock_sendfile(lua_State *L) {
   } else if (lsock_isclosed(op.s)) {
     check_path(L, 2);
     return lsock_run(L, &op);
+  } else if (!lsock_may(op.core, "open", NULL, -1, -1)) {
+    return lsock_failrefused(L, "sendfile", "open", -1, -1);
   } else {
     int err = open_path(L, op.core, f);
     if (err) return lsock_failno(L, err, "sendfile");

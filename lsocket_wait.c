@@ -149,6 +149,11 @@ static int canceled(lsock_Op *op) {
 
 static int poll_wait(lua_State *L, lsock_Op *op) {
   int64_t start = lsock_plat_now();
+  if (op->core->hook & LSOCK_NEVER) {
+    op->err = EAGAIN;
+    op->msg = "the host lets nothing block";
+    return BROKEN;
+  }
   op->wfd = op->w ? op->w->fd : LSOCK_NOFD;
   if (canceled(op)) return BROKEN; /* a hook or a finalizer ran within the step */
   for (;;) {
@@ -223,7 +228,7 @@ static int hook_wait(lua_State *L, lsock_Op **opp) {
     return BROKEN;
   }
   luaL_checkstack(L, 8, "wait hook");
-  if (!op->core->hook) return poll_wait(L, op); /* taken away meanwhile */
+  if (!(op->core->hook & LSOCK_HOOKED)) return poll_wait(L, op); /* taken away meanwhile */
   if (!op->kept) *opp = op = keep(L, op);
   lua_pushvalue(L, op->wslot);
   lua_setiuservalue(L, op->kept, 1); /* kept_end needs it */
@@ -309,7 +314,8 @@ int lsock_go_on(lua_State *L, lsock_Op *op, int outcome) {
 /* Everything but a plain blocking operation; says how drive begins. */
 static int prepare(lua_State *L, lsock_Op *op) {
   lsock_Sock *s = op->s;
-  op->coop = op->core->hook && op->timeout != 0 && lua_isyieldable(L);
+  op->coop = (op->core->hook & LSOCK_HOOKED) && op->timeout != 0 && lua_isyieldable(L);
+  if ((op->core->hook & LSOCK_NEVER) && !op->coop) op->timeout = 0;
   op->deadline = op->timeout > 0 ? lsock_plat_now() + op->timeout : FOREVER;
   op->nowait = op->coop || op->timeout >= 0;
   if (!s) return READY;
@@ -406,7 +412,7 @@ static int mod_setwaithook(lua_State *L) {
   lua_settop(L, 2);
   lsock_pushcore(L, LSOCK_UV_HOOK);
   lsock_pushcore(L, LSOCK_UV_WAKE);
-  lsock_core(L)->hook = !lua_isnil(L, 1);
+  lsock_core(L)->hook = (lsock_core(L)->hook & LSOCK_NEVER) | (lua_isnil(L, 1) ? 0 : LSOCK_HOOKED);
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, LSOCK_UP_CORE, LSOCK_UV_HOOK);
   lua_pushvalue(L, 2);
