@@ -80,11 +80,13 @@ int lsock_closesock(lua_State *L, int arg, lsock_Sock *s) {
 
 void lsock_takefd(lua_State *L, int arg, lsock_Sock *s, lsock_fd *fd) {
   int64_t timeout = s->timeout;
+  int counted = s->counted;
   lsock_settimeout(s, timeout == 0 ? 0 : -1); /* as a plain descriptor is expected to be */
   *fd = take(L, s);
   if (lsock_wake(L, arg, s) != LUA_OK) { /* nobody would learn the descriptor */
     s->fd = *fd;
     *fd = LSOCK_NOFD;
+    if (counted) lsock_count(lsock_core(L), s);
     lsock_settimeout(s, timeout);
     lua_error(L);
   }
@@ -369,6 +371,7 @@ static int sock_scope(lua_State *L) {
 static int sock_gc(lua_State *L) {
   lsock_Sock *s = lsock_tosock(L, 1, lsock_core(L));
   if (!s) return 0;
+  if (s->fd == LSOCK_NOFD && s->counted) take(L, s); /* it was to get a descriptor, and did not */
   if (s->fd != LSOCK_NOFD) {
     int fd = s->fd;
     s->waiting = 0;
@@ -522,13 +525,16 @@ static void open_sockets(lua_State *L, int core) {
 
 /* socket.ssl: the module of that name, from where the host put it or by its `require`; nil in a host without one. */
 static int open_tls(lua_State *L) {
-  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-  if (!lua_istable(L, -1) || lua_getfield(L, -1, "socket.ssl") == LUA_TNIL) {
+  lua_settop(L, 2);
+  lua_pushcfunction(L, lsock_require);
+  lua_pushliteral(L, "socket.ssl");
+  lua_call(L, 1, 1);
+  if (lua_isnil(L, 3)) {
     if (lua_getglobal(L, "require") == LUA_TNIL) return 1;
     lua_pushliteral(L, "socket.ssl");
     lua_call(L, 1, 1);
   }
-  lua_pushliteral(L, "ssl");
+  lua_pushvalue(L, 2);
   lua_pushvalue(L, -2);
   lua_rawset(L, 1);
   return 1;

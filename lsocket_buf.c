@@ -12,6 +12,7 @@ typedef struct Buffer {
   uintptr_t seal; /* as in lsock_Sock, with another mark */
   char *p;
   size_t len;
+  const void *owner; /* of a view: whose bytes they are, its user value 1 */
 } Buffer;
 
 #define BUFFER_SEAL(core, b) (((uintptr_t)(b) ^ (core)->secret) + 2)
@@ -21,7 +22,13 @@ typedef struct Buffer {
 
 static Buffer *to_buffer(lua_State *L, int arg) {
   Buffer *b = lua_touserdata(L, arg);
-  return b && lua_rawlen(L, arg) >= sizeof *b && b->seal == BUFFER_SEAL(lsock_core(L), b) ? b : NULL;
+  if (!b || lua_rawlen(L, arg) < sizeof *b || b->seal != BUFFER_SEAL(lsock_core(L), b)) return NULL;
+  if (b->owner) { /* the debug library can take it away */
+    lua_getiuservalue(L, arg, 1);
+    if (lua_touserdata(L, -1) != b->owner) b = NULL;
+    lua_pop(L, 1);
+  }
+  return b;
 }
 
 static Buffer *check_buffer(lua_State *L, int arg) {
@@ -83,6 +90,7 @@ static Buffer *new_buffer(lua_State *L, size_t room, int uservalues) {
   b->seal = BUFFER_SEAL(lsock_core(L), b);
   b->p = (char *)(b + 1);
   b->len = room;
+  b->owner = NULL;
   lsock_pushcore(L, LSOCK_UV_BUFFER);
   lua_setmetatable(L, -2);
   return b;
@@ -180,6 +188,7 @@ static int buf_view(lua_State *L) {
     lua_pop(L, 1);
     lua_pushvalue(L, 1);
   }
+  v->owner = lua_touserdata(L, -1);
   lua_setiuservalue(L, -2, 1);
   return 1;
 }

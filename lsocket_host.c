@@ -152,6 +152,24 @@ void lsock_preload(lua_State *L, const char *name, lua_CFunction open) {
   lua_pop(L, 1);
 }
 
+int lsock_require(lua_State *L) {
+  lua_settop(L, 1);
+  luaL_checkstring(L, 1);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  lua_pushvalue(L, 1);
+  if (lua_rawget(L, 2) != LUA_TNIL) return 1;
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  lua_pushvalue(L, 1);
+  if (lua_rawget(L, -2) == LUA_TNIL) return 1;
+  lua_pushvalue(L, 1);
+  lua_call(L, 1, 1);
+  if (lua_isnil(L, -1)) lua_pushboolean(L, 1);
+  lua_pushvalue(L, 1);
+  lua_pushvalue(L, -2);
+  lua_rawset(L, 2);
+  return 1;
+}
+
 /* ---------------------------------------------------------------- policy and limits */
 
 void lsock_setpolicy(lua_State *L, lsock_Policy policy, void *ud) {

@@ -38,12 +38,13 @@ typedef struct lsock_Core {
   int sockets;             /* ... and what is open now */
   unsigned restrictions;   /* LSOCK_NO_ of lsocket.h */
   int64_t default_timeout;     /* ns, < 0: none */
-  char *scratch;               /* receive buffer; its userdata is user value LSOCK_UV_SCRATCH */
+  char *scratch;               /* receive buffer, from the state's allocator */
   size_t scratch_size;
   lsock_Pool *pool; /* threads that look names up; NULL until one is needed */
   int hook;         /* bits of LSOCK_HOOKED and LSOCK_NEVER; 0: a blocking call may simply block */
   int untaken;      /* received descriptors that nobody took (lsocket_msg.c) ... */
   int untaken_max;  /* ... and how many call for a garbage collection */
+  int ended;        /* the state is being closed */
 } lsock_Core;
 
 enum { LSOCK_HOOKED = 1, LSOCK_NEVER = 2 }; /* a wait hook is set; nothing may block the thread */
@@ -68,8 +69,7 @@ static inline lsock_Core *lsock_core(lua_State *L) {
 }
 
 enum { /* user values of the core */
-       LSOCK_UV_SCRATCH = 1,
-       LSOCK_UV_HOOK,
+       LSOCK_UV_HOOK = 1,
        LSOCK_UV_WAKE,
        LSOCK_UV_SOCKET,  /* metatable of sockets */
        LSOCK_UV_ERROR,   /* metatable of errors */
@@ -312,7 +312,8 @@ struct lsock_Op {
   int file;           /* for a file of makefile's: goes on after the socket's own close */
   int formats, flush; /* lsocket_file.c */
   unsigned turn;
-  lsock_Addr addr; /* unset */
+  uintptr_t seal;  /* of a kept one; unset, as the rest */
+  lsock_Addr addr;
 };
 
 /* Goes on with another socket, at stack index `self`, for what is left of the time. */
@@ -378,6 +379,9 @@ char *lsock_tobuffer(lua_State *L, int idx, size_t *len);
 
 /* A byte count for one receive. */
 size_t lsock_checksize(lua_State *L, int arg);
+
+/* Frees the buffer that lsock_room shares among sockets. */
+void lsock_freescratch(lua_State *L, lsock_Core *core);
 
 /* Room for one attempt to receive op->len bytes; lsock_ownroom: room that outlives a wait. */
 char *lsock_room(lua_State *L, lsock_Op *op);
@@ -463,8 +467,12 @@ int lsock_failrefused(lua_State *L, const char *op, const char *what, int family
 int lsock_admit(lua_State *L, const char *op, const char *what, int family, int type, int n);
 int lsock_admit_fd(lua_State *L, const char *op, const char *what, lsock_fd fd);
 int lsock_admit_plain(lua_State *L, const char *op);
+int lsock_admit_other(lua_State *L, const char *op, const char *what); /* open, sethostname */
 int lsock_admit_option(lua_State *L, const lsock_Sock *s, int level, int name, const void *p, size_t len);
 int lsock_admit_getoption(lua_State *L, const lsock_Sock *s, int level, int name);
+
+/* A `require` that knows modules loaded or preloaded by the host, and nil for others; a Lua function. */
+int lsock_require(lua_State *L);
 
 /* A count of bytes, argument `arg`: argument error for more than the host allows. */
 size_t lsock_bound(lua_State *L, int arg, size_t n);

@@ -26,15 +26,30 @@ void lsock_optflags(lua_State *L, int arg, lsock_Op *op, int now) {
   if (op->flags & now) op->timeout = 0;
 }
 
+/* No userdata, which the debug library could let go of: it would be freed while it is in use. */
 static char *grow_scratch(lua_State *L, lsock_Core *core, size_t n) {
   size_t size = 4096;
-  char *p;
+  void *ud, *p;
+  lua_Alloc f = lua_getallocf(L, &ud);
   while (size < n) size *= 2;
-  p = lua_newuserdatauv(L, size, 0);
-  lua_setiuservalue(L, LSOCK_UP_CORE, LSOCK_UV_SCRATCH);
+  lsock_freescratch(L, core);
+  p = f(ud, NULL, LUA_TUSERDATA, size);
+  if (!p) {
+    lua_gc(L, LUA_GCCOLLECT);
+    p = f(ud, NULL, LUA_TUSERDATA, size);
+  }
+  if (!p) luaL_error(L, "not enough memory");
   core->scratch = p;
   core->scratch_size = size;
   return p;
+}
+
+void lsock_freescratch(lua_State *L, lsock_Core *core) {
+  void *ud;
+  lua_Alloc f = lua_getallocf(L, &ud);
+  if (core->scratch) f(ud, core->scratch, core->scratch_size, 0);
+  core->scratch = NULL;
+  core->scratch_size = 0;
 }
 
 /*
@@ -45,7 +60,7 @@ char *lsock_room(lua_State *L, lsock_Op *op) {
   lsock_Core *core = op->core;
   if (op->into) return op->into;
   if (lsock_likely(op->len <= core->scratch_size)) return core->scratch;
-  if (op->len <= SCRATCH_MAX) return grow_scratch(L, core, op->len);
+  if (op->len <= SCRATCH_MAX && !core->ended) return grow_scratch(L, core, op->len);
   return lsock_ownroom(L, op);
 }
 

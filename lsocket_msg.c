@@ -29,6 +29,7 @@
 /* ---------------------------------------------------------------- control buffers */
 
 typedef struct Control {
+  uintptr_t seal;
   size_t size, len; /* of the bytes that follow: room, and what a message filled of it */
   int untaken;      /* its part of core->untaken */
 } Control;
@@ -38,9 +39,12 @@ typedef struct Control {
 
 #define CONTROL_BYTES(c) ((char *)((c) + 1))
 
+#define CONTROL_SEAL(core, c) (((uintptr_t)(c) ^ (core)->secret) + 7)
+
 static Control *new_control(lua_State *L, size_t size) {
   Control *c = lua_newuserdatauv(L, sizeof *c + size, 0);
   memset(c, 0, sizeof *c + size);
+  c->seal = CONTROL_SEAL(lsock_core(L), c);
   c->size = size;
   return c;
 }
@@ -79,7 +83,7 @@ static int control_gc(lua_State *L) {
   Control *c = lua_touserdata(L, 1);
   struct msghdr h;
   struct cmsghdr *m;
-  if (!c || lua_rawlen(L, 1) < sizeof *c || lua_rawlen(L, 1) != sizeof *c + c->size) return 0;
+  if (!c || lua_rawlen(L, 1) < sizeof *c || c->seal != CONTROL_SEAL(lsock_core(L), c)) return 0;
   attach(c, &h, c->len);
   for (m = CMSG_FIRSTHDR(&h); m; m = CMSG_NXTHDR(&h, m))
     if (holds_descriptors(m)) close_descriptors(m);
@@ -102,9 +106,14 @@ typedef struct Rights {
 
 #define RIGHTS_SEAL(core, r) (((uintptr_t)(r) ^ (core)->secret) + 3)
 
+/* The debug library can take its control buffer away. */
 static Rights *to_rights(lua_State *L, int idx) {
   Rights *r = lua_touserdata(L, idx);
-  return r && lua_rawlen(L, idx) == sizeof *r && r->seal == RIGHTS_SEAL(lsock_core(L), r) ? r : NULL;
+  if (!r || lua_rawlen(L, idx) != sizeof *r || r->seal != RIGHTS_SEAL(lsock_core(L), r)) return NULL;
+  lua_getiuservalue(L, idx, 1);
+  if (lua_touserdata(L, -1) != r->control) r = NULL;
+  lua_pop(L, 1);
+  return r;
 }
 
 static Rights *check_rights(lua_State *L, int arg) {

@@ -93,6 +93,10 @@ int lsock_admit_plain(lua_State *L, const char *op) {
   return lsock_failrefused(L, op, op, -1, -1);
 }
 
+int lsock_admit_other(lua_State *L, const char *op, const char *what) {
+  return lsock_may(lsock_core(L), what, NULL, -1, -1) ? 0 : lsock_failrefused(L, op, what, -1, -1);
+}
+
 int lsock_may_listen(const lsock_Core *core, const lsock_Sock *s) {
   lsock_Addr a;
   if (lsock_likely(!core->policy)) return 1;

@@ -186,10 +186,10 @@ static int sock_sendfile(lua_State *L) {
   } else if (lsock_isclosed(op.s)) {
     check_path(L, 2);
     return lsock_run(L, &op);
-  } else if (!lsock_may(op.core, "open", NULL, -1, -1)) {
-    return lsock_failrefused(L, "sendfile", "open", -1, -1);
   } else {
-    int err = open_path(L, op.core, f);
+    int err = lsock_admit_other(L, "sendfile", "open");
+    if (err) return err;
+    err = open_path(L, op.core, f);
     if (err) return lsock_failno(L, err, "sendfile");
   }
   f->size = lsock_plat_filesize(f->file);

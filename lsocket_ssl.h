@@ -29,6 +29,7 @@ enum { /* error classes */
 
 /* The core's user value LSOCK_UV_TLS. */
 typedef struct lsock_Ssl {
+  uintptr_t seal;
   BIO_METHOD *bio; /* of descriptors */
   int cls[TLS_CLASSES];
 } lsock_Ssl;
@@ -124,8 +125,12 @@ typedef struct lsock_Tls {
 
 /* An SSLSession; user value 1 is its context. */
 typedef struct lsock_Session {
+  uintptr_t seal;
   SSL_SESSION *session;
 } lsock_Session;
+
+/* NULL for other values. */
+lsock_Session *lsock_tosession(lua_State *L, int arg);
 
 enum { /* user values of a connection */
        TLS_UV_CTX = 1,

@@ -374,6 +374,7 @@ static void take_over(lua_State *L, lsock_Sock *s, int from, lsock_Sock *plain) 
   s->nonblocking = plain->timeout == 0;
   s->tr = &transport;
   t->fd = plain->fd;
+  if (plain->counted) lsock_count(lsock_core(L), s);
   lsock_takefd(L, from, plain, &s->fd);
 }
 
@@ -463,13 +464,11 @@ void lsock_wrap_options(lua_State *L, int arg, lsock_Wrap *w, const char *const 
 static SSL_SESSION *check_session(lua_State *L, int arg, const lsock_Wrap *w) {
   const lsock_Session *p;
   if (!w->session) return NULL;
-  lsock_pushssl(L);
-  lua_getiuservalue(L, -1, TLS_META_SESSION);
-  if (!lua_getmetatable(L, w->session) || !lua_rawequal(L, -1, -2)) luaL_argerror(L, arg, "not an SSLSession");
+  p = lsock_tosession(L, w->session);
+  if (!p) luaL_argerror(L, arg, "not an SSLSession");
   lua_getiuservalue(L, w->session, 1);
   luaL_argcheck(L, lua_rawequal(L, -1, w->ctx), arg, "the session is another context's");
-  lua_pop(L, 4);
-  p = lua_touserdata(L, w->session);
+  lua_pop(L, 1);
   return p->session;
 }
 
@@ -638,6 +637,7 @@ static int step_unwrap(lua_State *L, lsock_Op *op) {
   plain->proto = s->proto;
   plain->shared = s->shared;
   plain->nonblocking = s->nonblocking;
+  if (s->counted) lsock_count(op->core, plain);
   lsock_takefd(L, 1, s, &plain->fd);
   return 1;
 }

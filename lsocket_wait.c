@@ -197,10 +197,13 @@ static int resumed(lua_State *L, int status, lua_KContext ctx) {
   return drive(L, op, answered(L, op));
 }
 
+#define OP_SEAL(core, op) (((uintptr_t)(op) ^ (core)->secret) + 5)
+
 /* Moves an operation into a to-be-closed userdata, so that it survives a yield and its end is noticed. */
 static lsock_Op *keep(lua_State *L, lsock_Op *op) {
   lsock_Op *k = lua_newuserdatauv(L, sizeof *k, 1);
   *k = *op;
+  k->seal = OP_SEAL(op->core, k);
   k->kept = lua_gettop(L);
   lsock_pushcore(L, LSOCK_UV_OP);
   lua_setmetatable(L, -2);
@@ -211,8 +214,9 @@ static lsock_Op *keep(lua_State *L, lsock_Op *op) {
 /* __close and __gc of kept operations: whatever ended the wait, the direction is free again */
 static int kept_end(lua_State *L) {
   lsock_Op *op = lua_touserdata(L, 1);
-  if (op && lua_rawlen(L, 1) == sizeof *op && op->core == lsock_core(L) && op->mark) {
-    op->w->waiting &= (unsigned char)~op->mark;
+  if (op && lua_rawlen(L, 1) == sizeof *op && op->seal == OP_SEAL(lsock_core(L), op) && op->mark) {
+    lua_getiuservalue(L, 1, 1);
+    if (lua_touserdata(L, -1) == op->w) op->w->waiting &= (unsigned char)~op->mark;
     op->mark = 0;
   }
   return 0;
