@@ -14,7 +14,7 @@ lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, int uservalues) {
   s->fd = LSOCK_NOFD;
   s->timeout = core->default_timeout;
   s->seal = LSOCK_SEAL(core, s);
-  lsock_pushcore(L, LSOCK_UV_SOCKET);
+  lsock_pushtable(L, LSOCK_UV_SOCKET);
   lua_setmetatable(L, -2);
   return s;
 }
@@ -433,7 +433,7 @@ static int sock_index(lua_State *L) {
   const lsock_Sock *s;
   const char *k;
   lua_pushvalue(L, 2);
-  if (lsock_likely(lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL)) return 1;
+  if (lsock_likely(lua_gettable(L, lua_upvalueindex(2)) != LUA_TNIL)) return 1;
   s = lsock_checksock(L, 1, lsock_core(L));
   if (lua_type(L, 2) != LUA_TSTRING) return 0;
   k = lua_tostring(L, 2);

@@ -91,7 +91,7 @@ static Buffer *new_buffer(lua_State *L, size_t room, int uservalues) {
   b->p = (char *)(b + 1);
   b->len = room;
   b->owner = NULL;
-  lsock_pushcore(L, LSOCK_UV_BUFFER);
+  lsock_pushtable(L, LSOCK_UV_BUFFER);
   lua_setmetatable(L, -2);
   return b;
 }

@@ -87,7 +87,11 @@ enum { /* user values of the core */
        LSOCK_UV_COUNT = LSOCK_UV_TLS
 };
 
+/* Pushes a user value of the core: any; or one that is a table, which the debug library may have replaced. */
 #define lsock_pushcore(L, uv) ((void)lua_getiuservalue((L), LSOCK_UP_CORE, (uv)))
+static inline void lsock_pushtable(lua_State *L, int uv) {
+  if (lua_getiuservalue(L, LSOCK_UP_CORE, uv) != LUA_TTABLE) lsock_tampered(L);
+}
 
 /* One row of a registration array. */
 typedef struct lsock_Reg {

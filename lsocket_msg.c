@@ -192,7 +192,7 @@ static void push_items(lua_State *L, int control, struct msghdr *h) {
       lsock_core(L)->untaken += (int)(data_length(c) / sizeof(int));
       lua_pushvalue(L, control);
       lua_setiuservalue(L, -2, 1);
-      lsock_pushcore(L, LSOCK_UV_RIGHTS);
+      lsock_pushtable(L, LSOCK_UV_RIGHTS);
       lua_setmetatable(L, -2);
     } else {
       lua_createtable(L, 3, 0);
@@ -257,7 +257,7 @@ static Msg *new_msg(lua_State *L, lsock_Op *op, size_t count) {
 static void give_control(lua_State *L, Msg *m, size_t size) {
   m->control = new_control(L, size);
   m->control_at = lua_gettop(L);
-  lsock_pushcore(L, LSOCK_UV_CONTROL);
+  lsock_pushtable(L, LSOCK_UV_CONTROL);
   lua_setmetatable(L, -2);
 }
 

@@ -256,7 +256,7 @@ static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *hos
   Handle *h = lua_newuserdatauv(L, sizeof *h, 0);
   h->seal = HANDLE_SEAL(core, h);
   h->job = NULL;
-  lsock_pushcore(L, LSOCK_UV_LOOKUP);
+  lsock_pushtable(L, LSOCK_UV_LOOKUP);
   lua_setmetatable(L, -2);
   lua_toclose(L, -1);
   if (!core->pool && !(core->pool = new_pool())) out_of_memory(L);
@@ -447,7 +447,7 @@ static void push_info(lua_State *L, const struct addrinfo *ai) {
   lua_rawseti(L, -2, 4);
   lsock_pushaddr(L, ai->ai_protocol, &a);
   lua_rawseti(L, -2, 5);
-  lsock_pushcore(L, LSOCK_UV_INFO);
+  lsock_pushtable(L, LSOCK_UV_INFO);
   lua_setmetatable(L, -2);
 }
 

@@ -22,7 +22,7 @@ lsock_Ssl *lsock_pushssl(lua_State *L) {
 
 void lsock_ssl_setmeta(lua_State *L, int meta) {
   lsock_pushssl(L);
-  lua_getiuservalue(L, -1, meta);
+  if (lua_getiuservalue(L, -1, meta) != LUA_TTABLE) lsock_tampered(L);
   lua_setmetatable(L, -3);
   lua_pop(L, 1);
 }
@@ -384,7 +384,7 @@ int luaopen_socket_ssl(lua_State *L) {
   const lsock_Core *c = push_core(L);
   int core = lua_gettop(L), st;
   lsock_Ssl *state;
-  if (lua_getiuservalue(L, core, LSOCK_UV_TLS) != LUA_TNIL) {
+  if (lua_getiuservalue(L, core, LSOCK_UV_TLS) == LUA_TUSERDATA) {
     lua_getiuservalue(L, -1, STATE_UV_MODULE);
     return 1;
   }

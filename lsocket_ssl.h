@@ -106,7 +106,8 @@ int lsock_ctx_loadlocations(lua_State *L, lsock_Ctx *c, const char *file, const 
 typedef struct lsock_Tls {
   uintptr_t seal;
   lsock_Ssl *st;
-  SSL *ssl; /* NULL when closed */
+  lsock_Sock *sock; /* of a socket: whose it is */
+  SSL *ssl;         /* NULL when closed */
   lsock_Ctx *ctx;
   lua_State *L; /* who is calling OpenSSL, NULL between calls */
   int self;     /* then: stack index of the socket or object, 0 none ... */

@@ -62,8 +62,12 @@ static int on_servername(SSL *ssl, int *alert, void *arg) {
     return SSL_TLSEXT_ERR_ALERT_FATAL;
   }
   base = lua_gettop(L);
-  lua_getiuservalue(L, t->self, 1); /* a socket's connection, or an SSLObject's context */
-  if (lua_rawlen(L, t->self) == sizeof(lsock_Sock)) lua_getiuservalue(L, -1, TLS_UV_CTX);
+  lsock_pushtls(L, t->self);
+  lua_getiuservalue(L, -1, TLS_UV_CTX);
+  if (lua_touserdata(L, -1) != t->ctx) { /* the debug library */
+    lua_settop(L, base);
+    return SSL_TLSEXT_ERR_NOACK;
+  }
   context = lua_gettop(L);
   if (lua_getiuservalue(L, -1, CTX_UV_SNI) != LUA_TFUNCTION) {
     lua_settop(L, base);
@@ -759,7 +763,7 @@ static int ctx_index(lua_State *L) {
   const char *k;
   size_t i;
   lua_pushvalue(L, 2);
-  if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
+  if (lua_gettable(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
   if (lua_type(L, 2) != LUA_TSTRING) return 0;
   k = lua_tostring(L, 2);
   for (i = 0; i < LSOCK_COUNT(fields); i++)

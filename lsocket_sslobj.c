@@ -400,7 +400,7 @@ static int memory_index(lua_State *L) {
   const Memory *m = check_memory(L, 1);
   const char *k = luaL_checkstring(L, 2);
   lua_pushvalue(L, 2);
-  if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
+  if (lua_gettable(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
   if (strcmp(k, "pending") == 0)
     lua_pushinteger(L, (lua_Integer)BIO_ctrl_pending(m->b));
   else if (strcmp(k, "eof") == 0)
@@ -415,7 +415,7 @@ static int memory_index(lua_State *L) {
 /* SSLObject's __index; upvalue 2: the methods */
 static int obj_index(lua_State *L) {
   lua_pushvalue(L, 2);
-  if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
+  if (lua_gettable(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
   return lua_type(L, 2) == LUA_TSTRING && lsock_tls_field(L, 1, lua_tostring(L, 2)) ? 1 : 0;
 }
 

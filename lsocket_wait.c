@@ -205,7 +205,7 @@ static lsock_Op *keep(lua_State *L, lsock_Op *op) {
   *k = *op;
   k->seal = OP_SEAL(op->core, k);
   k->kept = lua_gettop(L);
-  lsock_pushcore(L, LSOCK_UV_OP);
+  lsock_pushtable(L, LSOCK_UV_OP);
   lua_setmetatable(L, -2);
   lua_toclose(L, -1);
   return k;
