@@ -154,7 +154,7 @@ typedef struct lsock_Rule {
 */
 LSOCKET_API int lsock_rule(lsock_Rule *rule, const char *text);
 
-enum { /* flags of lsock_Rules */
+enum {                             /* flags of lsock_Rules */
        LSOCK_RULES_UNIX = 1,       /* AF_UNIX too, at any path: without it only socketpair */
        LSOCK_RULES_DESCRIPTORS = 2 /* fromfd, close and dup of plain descriptors */
 };
@@ -186,8 +186,9 @@ enum {                           /* flags of lsock_Limits */
 };
 
 typedef struct lsock_Limits {
-  int sockets;    /* open at once in this state, 0: any number; EMFILE. Implies LSOCK_NO_DESCRIPTORS */
-  size_t receive; /* bytes of one receive, one buffer, what a file holds; 0: any, else at least 512; argument error, ENOBUFS */
+  int sockets; /* open at once in this state, 0: any number; EMFILE. Implies LSOCK_NO_DESCRIPTORS */
+  size_t
+      receive; /* bytes of one receive, one buffer, what a file holds; 0: any, else at least 512; argument error, ENOBUFS */
   unsigned flags;
 } lsock_Limits;
 

@@ -181,6 +181,7 @@ void lsock_setpolicy(lua_State *L, lsock_Policy policy, void *ud) {
 
 void lsock_setlimits(lua_State *L, const lsock_Limits *limits) {
   lsock_Core *c = push_core(L);
+  lsock_freescratch(L, c);
   c->sockets_max = limits->sockets > 0 ? limits->sockets : 0;
   c->receive_max = limits->receive > 0 && limits->receive < RECEIVE_LEAST ? RECEIVE_LEAST : limits->receive;
   c->restrictions = limits->flags;

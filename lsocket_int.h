@@ -37,8 +37,8 @@ typedef struct lsock_Core {
   int sockets_max;
   int sockets;             /* ... and what is open now */
   unsigned restrictions;   /* LSOCK_NO_ of lsocket.h */
-  int64_t default_timeout;     /* ns, < 0: none */
-  char *scratch;               /* receive buffer, from the state's allocator */
+  int64_t default_timeout; /* ns, < 0: none */
+  char *scratch;           /* receive buffer, from the state's allocator */
   size_t scratch_size;
   lsock_Pool *pool; /* threads that look names up; NULL until one is needed */
   int hook;         /* bits of LSOCK_HOOKED and LSOCK_NEVER; 0: a blocking call may simply block */
@@ -316,7 +316,7 @@ struct lsock_Op {
   int file;           /* for a file of makefile's: goes on after the socket's own close */
   int formats, flush; /* lsocket_file.c */
   unsigned turn;
-  uintptr_t seal;  /* of a kept one; unset, as the rest */
+  uintptr_t seal; /* of a kept one; unset, as the rest */
   lsock_Addr addr;
 };
 
@@ -456,7 +456,7 @@ static inline int lsock_step_policy(lua_State *L, lsock_Op *op, const char *what
 
 /* To send to an address with this flag is to connect (tcp(7)). */
 #if defined(MSG_FASTOPEN)
-#define LSOCK_SENDTO(flags) ((flags) & MSG_FASTOPEN ? "connect" : "sendto")
+#define LSOCK_SENDTO(flags) ((flags)&MSG_FASTOPEN ? "connect" : "sendto")
 #else
 #define LSOCK_SENDTO(flags) "sendto"
 #endif

@@ -16,7 +16,7 @@ size_t lsock_checksize(lua_State *L, int arg) {
   lua_Integer n = luaL_checkinteger(L, arg);
   luaL_argcheck(L, n >= 0, arg, "size must not be negative");
   luaL_argcheck(L, n <= RECEIVE_MAX, arg, "size is too large");
-  return lsock_bound(L, arg, (size_t)n);
+  return (size_t)n;
 }
 
 void lsock_optflags(lua_State *L, int arg, lsock_Op *op, int now) {
@@ -26,12 +26,18 @@ void lsock_optflags(lua_State *L, int arg, lsock_Op *op, int now) {
   if (op->flags & now) op->timeout = 0;
 }
 
+/* The host's limit, looked at only where the buffer at hand, which is within it, does not do. */
+static size_t allowed(lua_State *L, const lsock_Op *op) {
+  return lsock_bound(L, 2, op->len);
+}
+
 /* No userdata, which the debug library could let go of: it would be freed while it is in use. */
 static char *grow_scratch(lua_State *L, lsock_Core *core, size_t n) {
   size_t size = 4096;
   void *ud, *p;
   lua_Alloc f = lua_getallocf(L, &ud);
   while (size < n) size *= 2;
+  if (core->receive_max && size > core->receive_max) size = core->receive_max;
   lsock_freescratch(L, core);
   p = f(ud, NULL, LUA_TUSERDATA, size);
   if (!p) {
@@ -60,12 +66,12 @@ char *lsock_room(lua_State *L, lsock_Op *op) {
   lsock_Core *core = op->core;
   if (op->into) return op->into;
   if (lsock_likely(op->len <= core->scratch_size)) return core->scratch;
-  if (op->len <= SCRATCH_MAX && !core->ended) return grow_scratch(L, core, op->len);
+  if (op->len <= SCRATCH_MAX && !core->ended) return grow_scratch(L, core, allowed(L, op));
   return lsock_ownroom(L, op);
 }
 
 char *lsock_ownroom(lua_State *L, lsock_Op *op) {
-  if (!op->into) op->into = lua_newuserdatauv(L, op->len, 0);
+  if (!op->into) op->into = lua_newuserdatauv(L, allowed(L, op), 0);
   return op->into;
 }
 

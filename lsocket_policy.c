@@ -356,11 +356,11 @@ static const struct {
   unsigned char net[12];
   unsigned char bits, at, local;
 } embedded[] = {
-    {{0, 0x64, 0xFF, 0x9B}, 96, 12, 0},             /* 64:ff9b::a.b.c.d, NAT64 */
-    {{0, 0x64, 0xFF, 0x9B, 0, 1}, 48, 12, 1},       /* 64:ff9b:1::, NAT64 within a site */
+    {{0, 0x64, 0xFF, 0x9B}, 96, 12, 0},                /* 64:ff9b::a.b.c.d, NAT64 */
+    {{0, 0x64, 0xFF, 0x9B, 0, 1}, 48, 12, 1},          /* 64:ff9b:1::, NAT64 within a site */
     {{0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF}, 96, 12, 1}, /* ::ffff:0:a.b.c.d, translated */
-    {{0x20, 0x02}, 16, 2, 1},                       /* 2002:abcd::, 6to4 */
-    {{0}, 96, 12, 1},                               /* ::a.b.c.d, compatible */
+    {{0x20, 0x02}, 16, 2, 1},                          /* 2002:abcd::, 6to4 */
+    {{0}, 96, 12, 1},                                  /* ::a.b.c.d, compatible */
 };
 
 static unsigned kind6(const unsigned char *b, unsigned bits) {
@@ -376,7 +376,7 @@ static unsigned kind6(const unsigned char *b, unsigned bits) {
       return embedded[i].local ? kind | LSOCK_NET_RESERVED : kind;
     }
   if (bits >= 96 && b[9] == 0 && b[10] == 0x5E && b[11] == 0xFE && (b[8] & 0xFD) == 0)
-    kind = kind4(b + 12, bits - 96); /* ISATAP */
+    kind = kind4(b + 12, bits - 96);                                  /* ISATAP */
   if (bits >= 3 && (b[0] & 0xE0) != 0x20) kind |= LSOCK_NET_RESERVED; /* only 2000::/3 is assigned */
   return kind;
 }

@@ -363,9 +363,9 @@ static const lsock_Core *push_core(lua_State *L) {
     lua_getfield(L, LUA_REGISTRYINDEX, LSOCK_CAPSULE);
   }
   c = lsock_tocore(L, -1);
-  if (!c || c->api->version != LSOCK_API_VERSION ||
-      c->api->size_api != sizeof(lsock_Api) || c->api->size_core != sizeof(lsock_Core) ||
-      c->api->size_sock != sizeof(lsock_Sock) || c->api->size_op != sizeof(lsock_Op))
+  if (!c || c->api->version != LSOCK_API_VERSION || c->api->size_api != sizeof(lsock_Api) ||
+      c->api->size_core != sizeof(lsock_Core) || c->api->size_sock != sizeof(lsock_Sock) ||
+      c->api->size_op != sizeof(lsock_Op))
     luaL_error(L, "socket.ssl and socket are of different versions");
   return c;
 }

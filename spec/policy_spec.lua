@@ -108,7 +108,8 @@ describe("the policy of a host", function()
       local hosts = {"::1", "localhost", "::", "::ffff:127.0.0.1", "::ffff:7f00:1", "::127.0.0.1", "::ffff:0:127.0.0.1",
         "64:ff9b::127.0.0.1", "64:ff9b::a00:1", "64:ff9b:1::a00:1", "2002:7f00:1::", "2002:a9fe:a9fe::1", "2001:0:1::1",
         "fe80::1%lo", "fe80::1%1", "::1%lo", "fe80::1", "fec0::1", "fd00:ec2::254", "fc00::1", "ff02::1", "100::1",
-        "2001:db8::1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "2600:1::5efe:10.0.0.1", "4000::1", "::ffff:0.0.0.0"}
+        "2001:db8::1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "2600:1::5efe:10.0.0.1", "4000::1",
+          "::ffff:0.0.0.0"}
       for _, name in ipairs(hosts) do
         for _, p in ipairs {port, 443} do
           refused(function() tcp(AF.v6):connect {name, p} end)
@@ -154,7 +155,8 @@ describe("the policy of a host", function()
       local s, d = tcp(), udp()
       local bad = {{socket.SOL_SOCKET, socket.SO_BINDTODEVICE, "lo"}, {socket.IPPROTO_IP, 19, 1}, -- IP_TRANSPARENT
         {socket.IPPROTO_IP, 15, 1}, {socket.IPPROTO_IP, 4, ("\131\7\4\127\0\0\1\0"):rep(1)}, -- IP_FREEBIND, IP_OPTIONS
-        {socket.IPPROTO_TCP, 19, 1}, {socket.SOL_SOCKET, 36, 1}, {socket.SOL_SOCKET, 26, ("\0"):rep(16)}, -- TCP_REPAIR, SO_MARK, filter
+        {socket.IPPROTO_TCP, 19, 1}, {socket.SOL_SOCKET, 36, 1}, {socket.SOL_SOCKET, 26, ("\0"):rep(16)},
+          -- TCP_REPAIR, SO_MARK, filter
         {socket.IPPROTO_IPV6, 57, "\0"}, {socket.IPPROTO_IPV6, 1, socket.AF_INET}, -- IPV6_RTHDR, IPV6_ADDRFORM
         {132, 110, ("\2\0\0\0\127\0\0\1"):rep(2)}, {socket.IPPROTO_TCP, 31, "tls"}, {socket.IPPROTO_UDP, 100, 1},
         {socket.IPPROTO_IP, 3, 1}, {socket.IPPROTO_IP, 42, ("\0"):rep(136)}, {socket.IPPROTO_IP, 41, ("\0"):rep(16)}}
@@ -167,12 +169,14 @@ describe("the policy of a host", function()
       local group = socket.inet_aton "239.1.2.3" .. socket.inet_aton "127.0.0.1"
       assert(refused(d.setsockopt, d, socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group).refused == "join")
       refused(d.setsockopt, d, socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.buffer(group))
-      local items = {{socket.IPPROTO_IP, 7, "\131\3\4"}, {socket.IPPROTO_IP, 8, ("\0"):rep(12)}, {socket.SOL_SOCKET, 36, "\0\0\0\0"},
+      local items = {{socket.IPPROTO_IP, 7, "\131\3\4"}, {socket.IPPROTO_IP, 8, ("\0"):rep(12)}, {socket.SOL_SOCKET,
+        36, "\0\0\0\0"},
         {socket.IPPROTO_IPV6, 57, ("\0"):rep(24)}, {132, 6, "\127\0\0\1"}, {socket.SOL_SOCKET, 1, "\3\0\0\0"}}
       for _, item in ipairs(items) do
         refused(d.sendmsg, d, "x", {item}, 0, {"127.0.0.1", good})
       end
-      for _, o in ipairs {"SO_REUSEADDR", "SO_KEEPALIVE", "SO_BROADCAST"} do s:setsockopt(socket.SOL_SOCKET, socket[o], 1) end
+      for _, o in ipairs {"SO_REUSEADDR", "SO_KEEPALIVE", "SO_BROADCAST"} do s:setsockopt(socket.SOL_SOCKET,
+        socket[o], 1) end
       s:setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
       refused(s.getsockopt, s, 132, 102)
     ]]
@@ -180,8 +184,10 @@ describe("the policy of a host", function()
 
   it("refuses raw and packet sockets, and every other family", function()
     attack [[
-      local kinds = {{socket.AF_INET, socket.SOCK_RAW, 1}, {socket.AF_INET6, socket.SOCK_RAW, 58}, {socket.AF_INET, 10, 3},
-        {17, socket.SOCK_RAW, 768}, {17, socket.SOCK_DGRAM}, {16, socket.SOCK_RAW}, {40}, {38, 5}, {31, 3}, {29, 3}, {30},
+      local kinds = {{socket.AF_INET, socket.SOCK_RAW, 1}, {socket.AF_INET6, socket.SOCK_RAW, 58}, {socket.AF_INET,
+        10, 3},
+        {17, socket.SOCK_RAW, 768}, {17, socket.SOCK_DGRAM}, {16, socket.SOCK_RAW}, {40}, {38, 5}, {31, 3}, {29, 3},
+          {30},
         {socket.AF_UNIX}, {socket.AF_UNIX, socket.SOCK_DGRAM}, {21, 5}, {43}, {44, 3}, {0}, {3, 5}, {socket.AF_INET, 4},
         {socket.AF_INET, 6}, {socket.AF_INET, 5}}
       for _, k in ipairs(kinds) do
@@ -341,8 +347,10 @@ describe("the policy of a host", function()
       for _, value in ipairs(forged) do
         local address = {"127.0.0.1", port}
         for f, args in pairs {[connect] = {s, address}, [create] = {}, [socket.create_connection] = {address},
-            [s.sendto] = {s, "x", address}, [s.send] = {s, "x"}, [s.setsockopt] = {s, 1, 2, 3}, [socket.fromfd] = {0, 2, 1},
-            [s.listen] = {s}, [s.recv] = {s, 1}, [s.accept] = {s}, [socket.socketpair] = {}, [socket.create_server] = {address}} do
+            [s.sendto] = {s, "x", address}, [s.send] = {s, "x"}, [s.setsockopt] = {s, 1, 2, 3}, [socket.fromfd] = {0,
+              2, 1},
+            [s.listen] = {s}, [s.recv] = {s, 1}, [s.accept] = {s}, [socket.socketpair] = {},
+              [socket.create_server] = {address}} do
           debug.setupvalue(f, 1, value)
           tampered(f, table.unpack(args))
           debug.setupvalue(f, 1, core)
@@ -479,7 +487,8 @@ describe("rules", function()
       is("[::1]:*", 128, 0, 65535)
       is("*:443", 0, 443, 443)
       is("0.0.0.0/0:*", 96, 0, 65535)
-      for _, text in ipairs {"", "*", "1.2.3.4", "1.2.3:4", "1.2.3.4:", "1.2.3.4:65536", "1.2.3.4/33:1", "[::1:1", "::1:80",
+      for _, text in ipairs {"", "*", "1.2.3.4", "1.2.3:4", "1.2.3.4:", "1.2.3.4:65536", "1.2.3.4/33:1", "[::1:1",
+        "::1:80",
           "[::1]/129:1", "1.2.3.4:5-", "1.2.3.4:9-5", "example.com:80", "1.2.3.4:80x", "1.2.3.4:-1", "1.2.3.4/:1",
           ("1"):rep(100) .. ":1", "[" .. ("1"):rep(100) .. "]:1", "* :1", " *:1"} do
         assert(host.rule(text) == nil, text)
@@ -492,21 +501,27 @@ describe("rules", function()
     host.holds("", [[
       local U, L, LL, P, S, M, R, META, OTHER = 1, 2, 4, 8, 16, 32, 64, 128, 256
       local expected = {
-        ["0.0.0.0"] = U, ["0.1.2.3"] = U, ["127.0.0.1"] = L, ["127.255.255.255"] = L, ["128.0.0.1"] = 0, ["126.255.255.255"] = 0,
+        ["0.0.0.0"] = U, ["0.1.2.3"] = U, ["127.0.0.1"] = L, ["127.255.255.255"] = L, ["128.0.0.1"] = 0,
+          ["126.255.255.255"] = 0,
         ["9.255.255.255"] = 0, ["10.0.0.0"] = P, ["10.255.255.255"] = P, ["11.0.0.0"] = 0, ["100.63.255.255"] = 0,
         ["100.64.0.0"] = S, ["100.127.255.255"] = S, ["100.128.0.0"] = 0, ["100.100.100.200"] = S + META,
         ["169.253.255.255"] = 0, ["169.254.0.0"] = LL, ["169.254.169.254"] = LL + META, ["169.255.0.0"] = 0,
-        ["172.15.255.255"] = 0, ["172.16.0.0"] = P, ["172.31.255.255"] = P, ["172.32.0.0"] = 0, ["168.63.129.16"] = META,
-        ["192.0.0.192"] = R + META, ["192.0.2.1"] = R, ["192.88.99.1"] = R, ["192.167.255.255"] = 0, ["192.168.0.0"] = P,
+        ["172.15.255.255"] = 0, ["172.16.0.0"] = P, ["172.31.255.255"] = P, ["172.32.0.0"] = 0,
+          ["168.63.129.16"] = META,
+        ["192.0.0.192"] = R + META, ["192.0.2.1"] = R, ["192.88.99.1"] = R, ["192.167.255.255"] = 0,
+          ["192.168.0.0"] = P,
         ["192.169.0.0"] = 0, ["198.17.255.255"] = 0, ["198.18.0.0"] = R, ["198.19.255.255"] = R, ["198.20.0.0"] = 0,
         ["203.0.113.255"] = R, ["203.0.114.0"] = 0, ["223.255.255.255"] = 0, ["224.0.0.0"] = M, ["239.255.255.255"] = M,
         ["240.0.0.0"] = R, ["255.255.255.255"] = R, ["8.8.8.8"] = 0,
         ["::"] = U, ["::1"] = L, ["::2"] = U + R, ["::ffff:8.8.8.8"] = 0, ["::ffff:127.0.0.1"] = L, ["::8.8.8.8"] = R,
         ["::10.0.0.1"] = P + R, ["::ffff:0:10.0.0.1"] = P + R, ["64:ff9b::8.8.8.8"] = 0, ["64:ff9b::10.0.0.1"] = P,
-        ["64:ff9b:1::8.8.8.8"] = R, ["2002:a00:1::"] = P + R, ["2002:808:808::1"] = R, ["2001::1"] = R, ["2001:db8::1"] = R,
+        ["64:ff9b:1::8.8.8.8"] = R, ["2002:a00:1::"] = P + R, ["2002:808:808::1"] = R, ["2001::1"] = R,
+          ["2001:db8::1"] = R,
         ["2001:200::1"] = 0, ["2606:4700::1111"] = 0, ["2600::5efe:10.0.0.1"] = P, ["2600::200:5efe:127.0.0.1"] = L,
-        ["fe80::1"] = LL, ["febf::1"] = LL, ["fec0::1"] = P, ["fc00::1"] = P, ["fdff::1"] = P, ["fd00:ec2::254"] = P + META,
-        ["ff02::1"] = M, ["100::1"] = R, ["4000::1"] = R, ["1fff::1"] = R, ["3fff::1"] = R, ["3ffe::1"] = 0, ["5f00::1"] = R,
+        ["fe80::1"] = LL, ["febf::1"] = LL, ["fec0::1"] = P, ["fc00::1"] = P, ["fdff::1"] = P,
+          ["fd00:ec2::254"] = P + META,
+        ["ff02::1"] = M, ["100::1"] = R, ["4000::1"] = R, ["1fff::1"] = R, ["3fff::1"] = R, ["3ffe::1"] = 0,
+          ["5f00::1"] = R,
       }
       for text, kind in pairs(expected) do
         local family = text:find ":" and socket.AF_INET6 or socket.AF_INET

@@ -1,4 +1,5 @@
-// embed.cpp: the public header from C++, and a state without the library `package`. Status 0 if all is well.
+// embed.cpp: the public header from C++, and a state without the library `package`, for tools/check_hosts.sh. Status 0
+// if all is well.
 #include <cstdio>
 #include <cstring>
 

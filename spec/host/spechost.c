@@ -54,8 +54,8 @@ static void note(Host *h, const char *op, const struct sockaddr *sa, socklen_t l
 
 static int policy(void *ud, const char *op, const struct sockaddr *sa, socklen_t len, int family, int type) {
   Host *h = ud;
-  int ok = h->use_rules ? lsock_rules(&h->rules, op, sa, len, family, type)
-                        : !(h->denied && strcmp(h->denied, op) == 0);
+  int ok =
+      h->use_rules ? lsock_rules(&h->rules, op, sa, len, family, type) : !(h->denied && strcmp(h->denied, op) == 0);
   if (h->log) note(h, op, sa, len, family, type, ok);
   return ok;
 }
@@ -171,19 +171,19 @@ static int host_bytes(lua_State *L) {
   return 1;
 }
 
-static const luaL_Reg functions[] = {
-    {"asked", host_asked},   {"bytes", host_bytes},   {"classify", host_classify}, {"count", host_count},
-    {"detach", host_detach}, {"error", host_error},   {"fileno", host_fileno},     {"pair", host_pair},
-    {"pipe", host_pipe},     {"push", host_push},     {"raise", host_raise},       {"rule", host_rule},
-    {"test", host_test},     {"version", host_version}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"asked", host_asked},   {"bytes", host_bytes},     {"classify", host_classify},
+                                     {"count", host_count},   {"detach", host_detach},   {"error", host_error},
+                                     {"fileno", host_fileno}, {"pair", host_pair},       {"pipe", host_pipe},
+                                     {"push", host_push},     {"raise", host_raise},     {"rule", host_rule},
+                                     {"test", host_test},     {"version", host_version}, {NULL, NULL}};
 
 /* ---------------------------------------------------------------- the program */
 
-static const luaL_Reg harmless[] = {{LUA_GNAME, luaopen_base},           {LUA_COLIBNAME, luaopen_coroutine},
-                                    {LUA_TABLIBNAME, luaopen_table},     {LUA_STRLIBNAME, luaopen_string},
-                                    {LUA_MATHLIBNAME, luaopen_math},     {LUA_UTF8LIBNAME, luaopen_utf8},
-                                    {LUA_DBLIBNAME, luaopen_debug},      {LUA_LOADLIBNAME, luaopen_package},
-                                    {LUA_IOLIBNAME, luaopen_io},         {LUA_OSLIBNAME, luaopen_os}};
+static const luaL_Reg harmless[] = {{LUA_GNAME, luaopen_base},       {LUA_COLIBNAME, luaopen_coroutine},
+                                    {LUA_TABLIBNAME, luaopen_table}, {LUA_STRLIBNAME, luaopen_string},
+                                    {LUA_MATHLIBNAME, luaopen_math}, {LUA_UTF8LIBNAME, luaopen_utf8},
+                                    {LUA_DBLIBNAME, luaopen_debug},  {LUA_LOADLIBNAME, luaopen_package},
+                                    {LUA_IOLIBNAME, luaopen_io},     {LUA_OSLIBNAME, luaopen_os}};
 
 static void open_libraries(lua_State *L, int debug, int all) {
   size_t i;
