@@ -481,7 +481,10 @@ static SSL_SESSION *check_session(lua_State *L, int arg, const lsock_Wrap *w) {
   const lsock_Session *p;
   if (!w->session) return NULL;
   p = lsock_tosession(L, w->session);
-  if (!p) luaL_argerror(L, arg, "not an SSLSession");
+  if (!p) {
+    luaL_argerror(L, arg, "not an SSLSession");
+    return NULL; /* for checkers that do not know that it does not return */
+  }
   lua_getiuservalue(L, w->session, 1);
   luaL_argcheck(L, lua_rawequal(L, -1, w->ctx), arg, "the session is another context's");
   lua_pop(L, 1);

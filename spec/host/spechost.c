@@ -252,7 +252,9 @@ int main(int argc, char **argv) {
   luaL_requiref(L, "socket", luaopen_socket, 1);
   if (set) lsock_setpolicy(L, policy, &h);
   if (limited) lsock_setlimits(L, &limits);
-#if defined(SPECHOST_TLS)
+#if !defined(SPECHOST_TLS)
+  (void)tls;
+#else
   if (tls) lsock_preload(L, "socket.ssl", luaopen_socket_ssl);
 #endif
   luaL_newlibtable(L, functions);
