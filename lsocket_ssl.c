@@ -13,13 +13,16 @@ LSOCKET_API int luaopen_socket_ssl(lua_State *L);
 /* ---------------------------------------------------------------- shared by the library's files */
 
 lsock_Ssl *lsock_pushssl(lua_State *L) {
+  lsock_Ssl *st;
   lsock_pushcore(L, LSOCK_UV_TLS);
-  return lua_touserdata(L, -1);
+  st = lua_touserdata(L, -1);
+  if (!st || lua_rawlen(L, -1) != sizeof *st || st->seal != TLS_SEAL(lsock_core(L), st, 4)) lsock_tampered(L);
+  return st;
 }
 
 void lsock_ssl_setmeta(lua_State *L, int meta) {
   lsock_pushssl(L);
-  lua_getiuservalue(L, -1, meta);
+  if (lua_getiuservalue(L, -1, meta) != LUA_TTABLE) lsock_tampered(L);
   lua_setmetatable(L, -3);
   lua_pop(L, 1);
 }
@@ -359,16 +362,17 @@ static const lsock_Core *push_core(lua_State *L) {
     lua_call(L, 1, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, LSOCK_CAPSULE);
   }
-  c = lua_touserdata(L, -1);
-  if (!c || lua_rawlen(L, -1) != sizeof *c || c->api->version != LSOCK_API_VERSION ||
-      c->api->size_api != sizeof(lsock_Api) || c->api->size_core != sizeof(lsock_Core) ||
-      c->api->size_sock != sizeof(lsock_Sock) || c->api->size_op != sizeof(lsock_Op))
+  c = lsock_tocore(L, -1);
+  if (!c || c->api->version != LSOCK_API_VERSION || c->api->size_api != sizeof(lsock_Api) ||
+      c->api->size_core != sizeof(lsock_Core) || c->api->size_sock != sizeof(lsock_Sock) ||
+      c->api->size_op != sizeof(lsock_Op))
     luaL_error(L, "socket.ssl and socket are of different versions");
   return c;
 }
 
 static int state_gc(lua_State *L) {
   lsock_Ssl *st = lua_touserdata(L, 1);
+  if (!st || lua_rawlen(L, 1) != sizeof *st || st->seal != TLS_SEAL(lsock_core(L), st, 4)) return 0;
   BIO_meth_free(st->bio);
   st->bio = NULL;
   return 0;
@@ -380,16 +384,18 @@ int luaopen_socket_ssl(lua_State *L) {
   const lsock_Core *c = push_core(L);
   int core = lua_gettop(L), st;
   lsock_Ssl *state;
-  if (lua_getiuservalue(L, core, LSOCK_UV_TLS) != LUA_TNIL) {
+  if (lua_getiuservalue(L, core, LSOCK_UV_TLS) == LUA_TUSERDATA) {
     lua_getiuservalue(L, -1, STATE_UV_MODULE);
     return 1;
   }
   luaL_checkversion(L);
   state = lua_newuserdatauv(L, sizeof *state, STATE_UV_COUNT);
   memset(state, 0, sizeof *state);
+  state->seal = TLS_SEAL(c, state, 4);
   st = lua_gettop(L);
   lua_createtable(L, 0, 1);
-  lua_pushcfunction(L, state_gc);
+  lua_pushvalue(L, core);
+  lua_pushcclosure(L, state_gc, 1);
   lua_setfield(L, -2, "__gc");
   lua_setmetatable(L, st);
   lua_pushvalue(L, st);

@@ -29,6 +29,7 @@ enum { /* error classes */
 
 /* The core's user value LSOCK_UV_TLS. */
 typedef struct lsock_Ssl {
+  uintptr_t seal;
   BIO_METHOD *bio; /* of descriptors */
   int cls[TLS_CLASSES];
 } lsock_Ssl;
@@ -105,7 +106,8 @@ int lsock_ctx_loadlocations(lua_State *L, lsock_Ctx *c, const char *file, const 
 typedef struct lsock_Tls {
   uintptr_t seal;
   lsock_Ssl *st;
-  SSL *ssl; /* NULL when closed */
+  lsock_Sock *sock; /* of a socket: whose it is */
+  SSL *ssl;         /* NULL when closed */
   lsock_Ctx *ctx;
   lua_State *L; /* who is calling OpenSSL, NULL between calls */
   int self;     /* then: stack index of the socket or object, 0 none ... */
@@ -124,8 +126,12 @@ typedef struct lsock_Tls {
 
 /* An SSLSession; user value 1 is its context. */
 typedef struct lsock_Session {
+  uintptr_t seal;
   SSL_SESSION *session;
 } lsock_Session;
+
+/* NULL for other values. */
+lsock_Session *lsock_tosession(lua_State *L, int arg);
 
 enum { /* user values of a connection */
        TLS_UV_CTX = 1,

@@ -62,8 +62,12 @@ static int on_servername(SSL *ssl, int *alert, void *arg) {
     return SSL_TLSEXT_ERR_ALERT_FATAL;
   }
   base = lua_gettop(L);
-  lua_getiuservalue(L, t->self, 1); /* a socket's connection, or an SSLObject's context */
-  if (lua_rawlen(L, t->self) == sizeof(lsock_Sock)) lua_getiuservalue(L, -1, TLS_UV_CTX);
+  lsock_pushtls(L, t->self);
+  lua_getiuservalue(L, -1, TLS_UV_CTX);
+  if (lua_touserdata(L, -1) != t->ctx) { /* the debug library */
+    lua_settop(L, base);
+    return SSL_TLSEXT_ERR_NOACK;
+  }
   context = lua_gettop(L);
   if (lua_getiuservalue(L, -1, CTX_UV_SNI) != LUA_TFUNCTION) {
     lua_settop(L, base);
@@ -214,6 +218,7 @@ static int on_password(char *buf, int size, int writing, void *arg) {
 int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char *key, int password, const char *op) {
   Password w = {L, password, 0, 0};
   int ok, err, undone;
+  if ((err = lsock_admit_other(L, op, "open")) != 0) return err;
   errno = 0;
   ERR_clear_error();
   SSL_CTX_set_default_passwd_cb(c->ctx, on_password);
@@ -296,6 +301,8 @@ static int add_data(X509_STORE *store, const char *data, size_t len) {
 
 int lsock_ctx_loadlocations(lua_State *L, lsock_Ctx *c, const char *file, const char *path, const char *data,
                             size_t len, const char *op) {
+  int r = file || path ? lsock_admit_other(L, op, "open") : 0;
+  if (r) return r;
   errno = 0;
   ERR_clear_error();
   if (data && len > INT_MAX) return luaL_error(L, "cadata is too long");
@@ -508,6 +515,7 @@ static int ctx_load_dh_params(lua_State *L) {
   EVP_PKEY *p;
   int err;
   luaL_checkstring(L, 2);
+  if ((err = lsock_admit_other(L, "load_dh_params", "open")) != 0) return err;
   ERR_clear_error();
   errno = 0;
   b = BIO_new_file(opt_path(L, 2), "r");
@@ -717,6 +725,7 @@ static void set_keylog(lua_State *L, lsock_Ctx *c) {
   const char *path = opt_path(L, 3);
   int fd = -1;
   if (path) {
+    (void)lsock_admit_other(L, "keylog_filename", "open"); /* raises: this is no try_ form */
     fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) {
       (void)lsock_failno(L, errno, "keylog_filename");
@@ -754,7 +763,7 @@ static int ctx_index(lua_State *L) {
   const char *k;
   size_t i;
   lua_pushvalue(L, 2);
-  if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
+  if (lua_gettable(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
   if (lua_type(L, 2) != LUA_TSTRING) return 0;
   k = lua_tostring(L, 2);
   for (i = 0; i < LSOCK_COUNT(fields); i++)

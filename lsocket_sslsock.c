@@ -68,8 +68,11 @@ lsock_Tls *lsock_checktls(lua_State *L, int arg) {
 lsock_Tls *lsock_pushtls(lua_State *L, int arg) {
   lsock_Tls *t = lua_touserdata(L, arg);
   if (lua_rawlen(L, arg) == sizeof(lsock_Sock)) {
+    const lsock_Sock *s = lua_touserdata(L, arg);
     lua_getiuservalue(L, arg, 1);
-    return lua_touserdata(L, -1);
+    t = lua_touserdata(L, -1);
+    if (!t || t != s->trdata) lsock_tampered(L);
+    return t;
   }
   lua_pushvalue(L, arg);
   return t;
@@ -140,7 +143,14 @@ static void finish(lsock_Tls *t) {
 
 static int tls_gc(lua_State *L) {
   lsock_Tls *t = lua_touserdata(L, 1);
-  if (t && lua_rawlen(L, 1) == sizeof *t && t->seal == TLS_SEAL(lsock_core(L), t, 1) && !t->L) finish(t);
+  if (!t || lua_rawlen(L, 1) != sizeof *t || t->seal != TLS_SEAL(lsock_core(L), t, 1) || t->L) return 0;
+  finish(t);
+  if (t->sock) { /* its socket ends too, at the latest now, or the debug library took this away from it */
+    t->sock->tr = NULL;
+    t->sock->trdata = NULL;
+    t->sock->closing = 1;
+    t->sock = NULL;
+  }
   return 0;
 }
 
@@ -154,6 +164,10 @@ static int gone(lsock_Op *op, int err, const char *msg) {
 }
 
 int lsock_tls_begin(lua_State *L, lsock_Op *op, lsock_Tls *t) {
+  if (op->s) {
+    lsock_pushtls(L, op->self);
+    lua_pop(L, 1);
+  }
   if (!t->ssl) return gone(op, EBADF, "socket is closed");
   if (t->L) return gone(op, EBUSY, "a callback of this connection is running");
   if (t->broken) return lsock_tls_broken(L, op, t);
@@ -329,6 +343,7 @@ static size_t tr_pending(const lsock_Sock *s) {
 static void tr_closing(lsock_Sock *s, int last) {
   lsock_Tls *t = s->trdata;
   s->tr = NULL;
+  t->sock = NULL;
   if (t->L) { /* by a callback; OpenSSL still works with it */
     t->doomed = 1;
     return;
@@ -353,6 +368,7 @@ static lsock_Sock *new_sock(lua_State *L, const lsock_Wrap *w, const char *host,
   BIO *b;
   lua_setiuservalue(L, -2, 1);
   s->trdata = t;
+  t->sock = s;
   lsock_ssl_setmeta(L, TLS_META_SOCK);
   b = start(L, t, host, session) ? BIO_new(t->st->bio) : NULL;
   *ok = b != NULL;
@@ -374,6 +390,7 @@ static void take_over(lua_State *L, lsock_Sock *s, int from, lsock_Sock *plain) 
   s->nonblocking = plain->timeout == 0;
   s->tr = &transport;
   t->fd = plain->fd;
+  if (plain->counted) lsock_count(lsock_core(L), s);
   lsock_takefd(L, from, plain, &s->fd);
 }
 
@@ -463,13 +480,14 @@ void lsock_wrap_options(lua_State *L, int arg, lsock_Wrap *w, const char *const 
 static SSL_SESSION *check_session(lua_State *L, int arg, const lsock_Wrap *w) {
   const lsock_Session *p;
   if (!w->session) return NULL;
-  lsock_pushssl(L);
-  lua_getiuservalue(L, -1, TLS_META_SESSION);
-  if (!lua_getmetatable(L, w->session) || !lua_rawequal(L, -1, -2)) luaL_argerror(L, arg, "not an SSLSession");
+  p = lsock_tosession(L, w->session);
+  if (!p) {
+    luaL_argerror(L, arg, "not an SSLSession");
+    return NULL; /* for checkers that do not know that it does not return */
+  }
   lua_getiuservalue(L, w->session, 1);
   luaL_argcheck(L, lua_rawequal(L, -1, w->ctx), arg, "the session is another context's");
-  lua_pop(L, 4);
-  p = lua_touserdata(L, w->session);
+  lua_pop(L, 1);
   return p->session;
 }
 
@@ -638,6 +656,7 @@ static int step_unwrap(lua_State *L, lsock_Op *op) {
   plain->proto = s->proto;
   plain->shared = s->shared;
   plain->nonblocking = s->nonblocking;
+  if (s->counted) lsock_count(op->core, plain);
   lsock_takefd(L, 1, s, &plain->fd);
   return 1;
 }
@@ -700,13 +719,13 @@ int lsock_wrap_bio(lua_State *L, const lsock_Wrap *w, BIO *in, BIO *out) {
 /* Upvalue 2 the methods of TLS sockets, 3 those of all sockets, 4 the core's own __index. */
 static int sock_index(lua_State *L) {
   lua_pushvalue(L, 2);
-  if (lsock_likely(lua_rawget(L, lua_upvalueindex(3)) != LUA_TNIL)) {
+  if (lsock_likely(lua_gettable(L, lua_upvalueindex(3)) != LUA_TNIL)) {
     lua_pushvalue(L, 2); /* few are overridden, but those matter */
-    if (lua_rawget(L, lua_upvalueindex(2)) == LUA_TNIL) lua_pop(L, 1);
+    if (lua_gettable(L, lua_upvalueindex(2)) == LUA_TNIL) lua_pop(L, 1);
     return 1;
   }
   lua_pushvalue(L, 2);
-  if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
+  if (lua_gettable(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
   lua_settop(L, 2);
   if (lua_type(L, 2) == LUA_TSTRING && lsock_tls_field(L, 1, lua_tostring(L, 2))) return 1;
   lua_pushvalue(L, lua_upvalueindex(4));

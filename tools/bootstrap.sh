@@ -46,6 +46,8 @@ check     cmd:clang           clang
 check     cmd:clang-tidy      clang-tidy
 check     cmd:clang-format    clang-format
 check     cmd:cppcheck        cppcheck
+check     cmd:cmake           cmake
+check     cmd:g++             g++
 check     cmd:luacheck        lua-check
 check     cmd:luarocks        luarocks
 check     cmd:size            binutils
