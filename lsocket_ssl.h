@@ -112,6 +112,8 @@ typedef struct lsock_Tls {
   int thrown;   /* ... and of the error a callback raised, 0 none */
   lsock_fd fd;
   int nowait, err, blocked;                  /* of the BIO's last call */
+  unsigned char has_ahead;                   /* bytes of the next record's header that came with the last body ... */
+  char ahead[SSL3_RT_HEADER_LENGTH];         /* ... these */
   unsigned char server, suppress, handshake; /* as wrap_socket was told */
   unsigned char legacy;                      /* made by socket.ssl() */
   unsigned char doomed;                      /* closed by a callback: to be freed after the call */

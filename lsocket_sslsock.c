@@ -11,12 +11,38 @@
 /* Records without data (tickets, key updates) taken in one attempt, so that a peer that sends nothing else is waited for. */
 #define IDLE_RECORDS 64
 
+/* No goodbye is that long. */
+#define LARGE_BODY 4096
+
 /* ---------------------------------------------------------------- the BIO */
+
+/*
+** OpenSSL asks for a record's header, then for its body. The header of the next comes with the body here, which saves
+** every second system call. What follows a large record is a record: a goodbye, after which there may be bytes that are
+** not TLS's, is small.
+*/
+static ssize_t read_body(lsock_Tls *t, char *p, size_t n, int flags) {
+  struct iovec parts[2] = {{p, n}, {t->ahead, sizeof t->ahead}};
+  struct msghdr m = {.msg_iov = parts, .msg_iovlen = 2};
+  ssize_t r = recvmsg(t->fd, &m, flags);
+  if (r <= (ssize_t)n) return r;
+  t->has_ahead = (unsigned char)((size_t)r - n);
+  return (ssize_t)n;
+}
 
 static int bio_read(BIO *b, char *p, int n) {
   lsock_Tls *t = BIO_get_data(b);
-  ssize_t r = recv(t->fd, p, (size_t)n, t->nowait ? MSG_DONTWAIT : 0);
+  int flags = t->nowait ? MSG_DONTWAIT : 0;
+  ssize_t r;
   BIO_clear_retry_flags(b);
+  if (t->has_ahead) {
+    int k = t->has_ahead < n ? t->has_ahead : n;
+    memcpy(p, t->ahead, (size_t)k);
+    t->has_ahead = (unsigned char)(t->has_ahead - k);
+    memmove(t->ahead, t->ahead + k, t->has_ahead);
+    return k;
+  }
+  r = n >= LARGE_BODY ? read_body(t, p, (size_t)n, flags) : recv(t->fd, p, (size_t)n, flags);
   if (r == 0) BIO_set_flags(b, BIO_FLAGS_IN_EOF);
   if (r >= 0) return (int)r;
   t->err = errno;
@@ -162,7 +188,7 @@ int lsock_tls_begin(lua_State *L, lsock_Op *op, lsock_Tls *t) {
   t->thrown = 0;
   t->nowait = op->nowait;
   t->err = t->blocked = 0;
-  ERR_clear_error();
+  if (ERR_peek_error()) ERR_clear_error();
   return 0;
 }
 
@@ -257,11 +283,13 @@ ssize_t lsock_tls_read(lua_State *L, lsock_Op *op, lsock_Tls *t, char *buf, size
 
 ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *data, size_t n) {
   size_t total = 0, put;
-  int out;
+  int out, many = n > SSL3_RT_MAX_PLAIN_LENGTH;
   if (n == 0) return 0;
   out = lsock_tls_begin(L, op, t);
   if (out < 0) return out;
-  while (total < n && !t->doomed) { /* a record each */
+  if (many) SSL_clear_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS); /* the buffer serves them all */
+  while (total < n && !t->doomed) {                           /* a record each */
+    if (many && n - total <= SSL3_RT_MAX_PLAIN_LENGTH) SSL_set_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS);
     if (SSL_write_ex(t->ssl, data + total, n - total, &put)) {
       total += put;
       continue;
@@ -273,6 +301,7 @@ ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *da
     }
     break;
   }
+  if (many) SSL_set_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS);
   return lsock_tls_end(L, op, t, (ssize_t)total, out);
 }
 
