@@ -291,11 +291,16 @@ static const struct {
                 {"TLSv1", TLS1_VERSION},    {"TLSv1_1", TLS1_1_VERSION}, {"TLSv1_2", TLS1_2_VERSION},
                 {"TLSv1_3", TLS1_3_VERSION}};
 
+#if defined(OPENSSL_NO_PSK)
+#define HAS_PSK 0
+#else
+#define HAS_PSK 1
+#endif
 static const struct {
   const char *name;
   int value;
 } features[] = {{"HAS_ALPN", 1},   {"HAS_ECDH", 1},    {"HAS_NEVER_CHECK_COMMON_NAME", 1},
-                {"HAS_NPN", 0},    {"HAS_PHA", 1},     {"HAS_PSK", 0},
+                {"HAS_NPN", 0},    {"HAS_PHA", 1},     {"HAS_PSK", HAS_PSK},
                 {"HAS_SNI", 1},    {"HAS_SSLv2", 0},   {"HAS_SSLv3", 0},
                 {"HAS_TLSv1", 1},  {"HAS_TLSv1_1", 1}, {"HAS_TLSv1_2", 1},
                 {"HAS_TLSv1_3", 1}};

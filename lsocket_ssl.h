@@ -1,7 +1,7 @@
 /*
 ** lsocket_ssl.h: types and functions shared by the files of the TLS library, socket/ssl.so.
 **
-** Dependencies: sslerr, x509 -> sslsock -> { sslobj, sslctx } -> lsocket_ssl.c.
+** Dependencies: sslerr, x509 -> sslsock -> { sslobj, sslpsk, sslctx } -> lsocket_ssl.c.
 */
 #ifndef LSOCKET_SSL_H
 #define LSOCKET_SSL_H
@@ -84,7 +84,9 @@ enum { /* protocols, with Python's numbers */
 enum { /* user values of a context */
        CTX_UV_SNI = 1,
        CTX_UV_KEYLOG,
-       CTX_UV_COUNT = CTX_UV_KEYLOG
+       CTX_UV_PSK_CLIENT,
+       CTX_UV_PSK_SERVER,
+       CTX_UV_COUNT = CTX_UV_PSK_SERVER
 };
 
 lsock_Ctx *lsock_toctx(lua_State *L, int arg);
@@ -99,6 +101,8 @@ int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char
 /* 0, or the results of the failure. */
 int lsock_ctx_loadlocations(lua_State *L, lsock_Ctx *c, const char *file, const char *path, const char *data,
                             size_t len, const char *op);
+
+extern const lsock_Reg lsock_psk_methods[]; /* of contexts too */
 
 /* ---------------------------------------------------------------- connections */
 
@@ -170,6 +174,13 @@ lsock_Tls *lsock_tls_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step
 /* Around every call of OpenSSL that may call back: 0, or as a step. */
 int lsock_tls_begin(lua_State *L, lsock_Op *op, lsock_Tls *t);
 ssize_t lsock_tls_end(lua_State *L, lsock_Op *op, lsock_Tls *t, ssize_t done, int outcome);
+
+/*
+** Within OpenSSL: pushes the context of the connection and above it its callback of that user value; 0, nothing pushed, if
+** there is none. *base: the top before. Then, for the error on top: keeps it for lsock_tls_end.
+*/
+int lsock_ctx_callback(const lsock_Tls *t, int uv, int *base);
+void lsock_tls_throw(lsock_Tls *t, int base);
 
 extern const lsock_Reg lsock_tls_methods[];    /* of both kinds: what can be asked ... */
 extern const lsock_Reg lsock_stream_methods[]; /* ... and what may wait */

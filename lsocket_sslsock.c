@@ -151,9 +151,11 @@ static int start(lua_State *L, lsock_Tls *t, const char *host, SSL_SESSION *sess
   if (t->ctx->pha && !t->server) SSL_set_post_handshake_auth(t->ssl, 1);
   if (host && !set_host(t, host)) return 0;
   if (session && !SSL_set_session(t->ssl, session)) return 0;
-  if (t->server)
+  if (t->server) {
+    /* not the context's: a client's PSK of TLS 1.3 is refused where there is one */
+    if (!SSL_set_session_id_context(t->ssl, (const unsigned char *)"lua", 3)) return 0;
     SSL_set_accept_state(t->ssl);
-  else
+  } else
     SSL_set_connect_state(t->ssl);
   return 1;
 }
@@ -235,6 +237,10 @@ ssize_t lsock_tls_end(lua_State *L, lsock_Op *op, lsock_Tls *t, ssize_t done, in
   if (t->thrown) { /* the callback's own error, whatever became of the handshake */
     int thrown = t->thrown;
     t->thrown = 0;
+    if (!t->broken) { /* without the key that a callback owes, TLS 1.3 would go on */
+      t->err = ECONNABORTED;
+      break_off(t, 0);
+    }
     if (op->partial) op->partial(L, op);
     lua_pushvalue(L, thrown);
     lua_error(L);
