@@ -93,7 +93,7 @@ static int ctx_psk_server(lua_State *L) {
   const char *hint = luaL_optlstring(L, 3, NULL, &n);
   luaL_argcheck(L, c->protocol != PROTOCOL_TLS_CLIENT, 1, "a client's context");
   luaL_argcheck(L, n <= PSK_MAX_IDENTITY_LEN && (!hint || strlen(hint) == n), 3,
-                "a hint has at most 128 bytes, no zero among them");
+                "a hint has at most 256 bytes, no zero among them");
   lua_settop(L, 3);
   keep_function(L, CTX_UV_PSK_SERVER);
   SSL_CTX_set_psk_server_callback(c->ctx, lua_isnil(L, 2) ? NULL : on_server);
@@ -103,9 +103,8 @@ static int ctx_psk_server(lua_State *L) {
   return 1;
 }
 
-const lsock_Reg lsock_psk_methods[] = {{"set_psk_client_callback", ctx_psk_client, 0},
-                                       {"set_psk_server_callback", ctx_psk_server, 1},
-                                       {NULL, NULL, 0}};
+const lsock_Reg lsock_psk_methods[] = {
+    {"set_psk_client_callback", ctx_psk_client, 0}, {"set_psk_server_callback", ctx_psk_server, 1}, {NULL, NULL, 0}};
 #else
 const lsock_Reg lsock_psk_methods[] = {{NULL, NULL, 0}};
 #endif

@@ -469,6 +469,9 @@ static void check_host(lua_State *L, int arg, int host) {
   luaL_argcheck(L, strlen(s) == len, arg, "server_hostname has a zero byte");
   luaL_argcheck(L, len > 0 && s[0] != '.', arg, "server_hostname is empty or begins with a dot");
   luaL_argcheck(L, len <= TLSEXT_MAXLEN_host_name, arg, "server_hostname is too long");
+  for (; *s; s++)
+    luaL_argcheck(L, (unsigned char)*s < 128, arg,
+                  "server_hostname is not ASCII; the name in its form xn--... is needed");
 }
 
 void lsock_wrap_options(lua_State *L, int arg, lsock_Wrap *w, const char *const keys[]) {
