@@ -451,7 +451,10 @@ describe("a TLS socket", function()
   end)
 
   it("does not grow with its connections", function()
-    local function once() for _, s in ipairs {pair()} do s:close() end end
+    local function once()
+      pair()
+      support.close_kept()     -- which also forgets them
+    end
     for _ = 1, 3 do once() end
     local before = support.descriptors()
     collectgarbage()
@@ -459,7 +462,7 @@ describe("a TLS socket", function()
     for _ = 1, 30 do once() end
     assert.equal(before, support.descriptors())
     collectgarbage()
-    assert.is_true(collectgarbage "count" - memory < 30)
+    assert.is_true(collectgarbage "count" - memory < 10)
   end)
 end)
 
