@@ -34,10 +34,11 @@ static int ask(lua_State *L) {
   if (!client) return 0;
   if (!lua_isnil(L, -2) && lua_type(L, -2) != LUA_TSTRING)
     return luaL_error(L, "a PSK's identity must be a string, not a %s", luaL_typename(L, -2));
+  n = 0;
   s = lua_isnil(L, -2) ? "" : lua_tolstring(L, -2, &n);
-  if (*s && strlen(s) != n) return luaL_error(L, "the PSK's identity has a zero byte");
-  if (strlen(s) >= p->identity_max) return luaL_error(L, "the PSK's identity is too long");
-  strcpy(p->identity, s); /* NOLINT: fits, see above */
+  if (strlen(s) != n) return luaL_error(L, "the PSK's identity has a zero byte");
+  if (n >= p->identity_max) return luaL_error(L, "the PSK's identity is too long");
+  memcpy(p->identity, s, n + 1);
   return 0;
 }
 
@@ -58,6 +59,7 @@ static unsigned call(SSL *ssl, int uv, Psk *p) {
   return t->doomed ? 0 : (unsigned)p->len;
 }
 
+/* NOLINTBEGIN(readability-non-const-parameter): OpenSSL has their types */
 static unsigned on_client(SSL *ssl, const char *hint, char *identity, unsigned identity_max, unsigned char *key,
                           unsigned max) {
   Psk p = {hint, identity, identity_max, key, max, 0};
@@ -68,6 +70,7 @@ static unsigned on_server(SSL *ssl, const char *identity, unsigned char *key, un
   Psk p = {identity, NULL, 0, key, max, 0};
   return call(ssl, CTX_UV_PSK_SERVER, &p);
 }
+/* NOLINTEND(readability-non-const-parameter) */
 
 static void keep_function(lua_State *L, int uv) {
   luaL_argcheck(L, lua_isnil(L, 2) || lua_isfunction(L, 2), 2, "function or nil expected");

@@ -301,10 +301,10 @@ local tls_timed = {
 local function tls()
   say "## TLS\n"
   say "CPU time of the client (for `server`, of the server), then wall time, per operation: for C on OpenSSL"
-  say("(bench/tls.c) in microseconds, for this library as ratios. Medians of %d rounds; the peer, the same for both,", ROUNDS)
-  say "shares the processor. Keys are RSA of 2048 bits; clients verify chain and name. `recv` makes a string of what it"
-  say "received, a copy more than C has; `recv_into` does not. Peer and client together make the wall time, and it is what"
-  say "the rate of handshakes depends on.\n"
+  say("(bench/tls.c) in microseconds, for this library as ratios. Medians of %d rounds; the peer, the same for", ROUNDS)
+  say "both, shares the processor. Keys are RSA of 2048 bits; clients verify chain and name. `recv` makes a string of"
+  say "what it received, a copy more than C has; `recv_into` does not. Peer and client together make the wall time,"
+  say "and it is what the rate of handshakes depends on.\n"
   head("", "C, us", "socket")
   local walls = {}
   for _, w in ipairs(tls_timed) do
@@ -317,7 +317,7 @@ local function tls()
       end
     end
     for c in pairs(cpu) do cpu[c], wall[c] = median(cpu[c]), median(wall[c]) end
-    walls[name] = wall.socket
+    walls[name], walls["C " .. name] = wall.socket, wall.C
     local r = {cpu = cpu.socket / cpu.C, wall = wall.socket / wall.C}
     row(text, ("%.2f %.2f"):format(cpu.C, wall.C), ("%5.2f %5.2f"):format(r.cpu, r.wall))
     if kind then
@@ -328,13 +328,13 @@ local function tls()
   for _, v in ipairs {"13", "12"} do
     local r = walls["handshake" .. v] / walls["resume" .. v]
     target(("TLS 1.%s: resuming at least 3 times as fast as a full handshake"):format(v:sub(2)), r >= 3,
-      ("%.2f"):format(r))
+      ("%.2f; C %.2f"):format(r, walls["C handshake" .. v] / walls["C resume" .. v]))
   end
   local c, released = run("C TLS", "", "memory", 500):match "%d+", run("C TLS", "", "memory_released", 500):match "%d+"
   local all, own = run("socket TLS", "", "memory", 500):match "(%d+)%s+(%d+)"
-  say("\nBytes of malloc for an idle TLS 1.3 connection: C %s, with SSL_MODE_RELEASE_BUFFERS %s; socket %s, of which %s are",
-    c, released, all, own)
-  say "of Lua's heap, beyond a plain socket's.\n"
+  say("\nBytes of malloc for an idle TLS 1.3 connection: C %s, with SSL_MODE_RELEASE_BUFFERS %s; socket %s, of", c,
+    released, all)
+  say("which %s are of Lua's heap, beyond a plain socket's.\n", own)
   target("a TLS connection's own memory: less than 1024 bytes", tonumber(own) < 1024 and all - released < 1024,
     ("%s, %d more than C"):format(own, all - released))
 end
