@@ -669,6 +669,7 @@ static int step_unwrap(lua_State *L, lsock_Op *op) {
     lua_pushvalue(L, 1);
     return 1;
   }
+  if (t->has_ahead) return gone(op, EPROTO, "the goodbye was too long for what follows it"); /* padded: see read_body */
   plain = lsock_newsockuv(L, op->core, 0);
   plain->timeout = s->timeout;
   plain->family = s->family;

@@ -104,6 +104,20 @@ for _, version in ipairs {"TLSv1_2", "TLSv1_3"} do
       assert.equal(version == "TLSv1_2", c:get_channel_binding() ~= nil)
     end)
 
+    it("leaves plain bytes after the goodbye alone", function()
+      local c, s = connected()
+      local size = 60000
+      s:sendall(("x"):rep(size)):settimeout(0)
+      local plain = keep(socket.fromfd(s:fileno(), socket.AF_INET, socket.SOCK_STREAM))
+      local none, e = s:try_unwrap()     -- the goodbye is on its way
+      assert.is_nil(none)
+      assert.equal("EAGAIN", e.code)
+      plain:sendall "after it"
+      assert.equal(size, #c:recv(size, socket.MSG_WAITALL))
+      local rest = keep(c:unwrap())
+      assert.equal("after it", rest:recv(100))
+    end)
+
     it("one recv takes as many records as are there", function()
       local c, s = connected()
       for i = 1, 9 do s:sendall(tostring(i)) end
