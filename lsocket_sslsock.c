@@ -361,6 +361,16 @@ static size_t tr_pending(const lsock_Sock *s) {
   return n > 0 ? (size_t)n : 0;
 }
 
+/*
+** A server of TLS 1.3 sends tickets that a client may never read. To close then would reset the connection, and what Nagle's
+** algorithm still holds back, the goodbye for one, would be lost.
+*/
+static void drop_unread(const lsock_Tls *t) {
+  char buf[2048];
+  int i;
+  for (i = 0; i < 8 && recv(t->fd, buf, sizeof buf, MSG_DONTWAIT) == (ssize_t)sizeof buf; i++) {}
+}
+
 static void tr_closing(lsock_Sock *s, int last) {
   lsock_Tls *t = s->trdata;
   s->tr = NULL;
@@ -372,6 +382,7 @@ static void tr_closing(lsock_Sock *s, int last) {
     t->nowait = 1;
     (void)SSL_shutdown(t->ssl);
     ERR_clear_error();
+    if (!t->server) drop_unread(t);
   }
   finish(t);
 }
