@@ -235,15 +235,20 @@ host: $(OBJ)
 
 # Every allocation failing; see spec/host/allocfail.c. EVERY=10 tries each tenth.
 EVERY = 1
-allocfail-host: $(OBJ)
+allocfail-host: $(OBJ) $(if $(HAVE_TLS),$(TLS_OBJ))
 	$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) -pthread $(LUA_CFLAGS) -I. -o $(BUILD)/allocfail \
-		spec/host/allocfail.c $(OBJ) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free \
+		spec/host/allocfail.c $(OBJ) $(if $(HAVE_TLS),$(TLS_OBJ) $(TLS_LIBS)) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free \
 		$(LUA_LIBS) $(LIBS)
 
 allocfail: ## every allocation of a script failing in turn, under ASan and UBSan (EVERY=n: each n-th)
 	$(bootstrap) build test
 	@$(call variant,asan,gcc,$(ASAN)) -s allocfail-host
 	@UBSAN_OPTIONS=print_stacktrace=1 build/asan/allocfail spec/host/representative.lua $(EVERY)
+ifeq ($(HAVE_TLS),yes)
+	@mkdir -p build/asan/certs && sh bench/tls_certs.sh build/asan/certs 'ec -pkeyopt ec_paramgen_curve:prime256v1'
+	@CERTS=build/asan/certs UBSAN_OPTIONS=print_stacktrace=1 \
+		build/asan/allocfail spec/host/representative_tls.lua $(EVERY)
+endif
 
 tsan: ## two Lua states in two threads, under ThreadSanitizer
 	$(bootstrap) build test

@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* Receive buffers up to this size are shared by all sockets of a state. */
-#define SCRATCH_MAX 65536
+#define SCRATCH_MAX 262144
 
 /* One receive is never asked for more: ssize_t must hold the count on any platform. */
 #define RECEIVE_MAX (INT_MAX - 1)

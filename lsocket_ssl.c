@@ -5,7 +5,9 @@
 
 #include <openssl/pem.h>
 #include <openssl/rand.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Exported from the library, like the core's. */
 LSOCKET_API int luaopen_socket_ssl(lua_State *L);
@@ -129,9 +131,20 @@ static int mod_cert_time(lua_State *L) {
   return 1;
 }
 
+/* Sets the path in use, if it is there. */
+static void set_path(lua_State *L, const char *key, const char *env, const char *path) {
+  const char *given = getenv(env);
+  if (given) path = given;
+  if (access(path, F_OK) != 0) return;
+  lua_pushstring(L, path);
+  lua_setfield(L, -2, key);
+}
+
 /* ssl.get_default_verify_paths() -> {cafile=, capath=, openssl_cafile=, openssl_capath=, ..._env=} */
 static int mod_verify_paths(lua_State *L) {
-  lua_createtable(L, 0, 4);
+  lua_createtable(L, 0, 6);
+  set_path(L, "cafile", X509_get_default_cert_file_env(), X509_get_default_cert_file());
+  set_path(L, "capath", X509_get_default_cert_dir_env(), X509_get_default_cert_dir());
   lua_pushstring(L, X509_get_default_cert_file());
   lua_setfield(L, -2, "openssl_cafile");
   lua_pushstring(L, X509_get_default_cert_dir());
@@ -250,6 +263,7 @@ static const struct {
                  {"OP_NO_RENEGOTIATION", (lua_Integer)SSL_OP_NO_RENEGOTIATION},
                  {"OP_ENABLE_MIDDLEBOX_COMPAT", (lua_Integer)SSL_OP_ENABLE_MIDDLEBOX_COMPAT},
                  {"OP_IGNORE_UNEXPECTED_EOF", (lua_Integer)SSL_OP_IGNORE_UNEXPECTED_EOF},
+                 {"OP_ENABLE_KTLS", (lua_Integer)SSL_OP_ENABLE_KTLS},
                  {"OP_LEGACY_SERVER_CONNECT", (lua_Integer)SSL_OP_LEGACY_SERVER_CONNECT},
                  {"SSL_ERROR_SSL", SSL_ERROR_SSL},
                  {"SSL_ERROR_WANT_READ", SSL_ERROR_WANT_READ},
@@ -294,17 +308,62 @@ static const struct {
                 {"TLSv1", TLS1_VERSION},    {"TLSv1_1", TLS1_1_VERSION}, {"TLSv1_2", TLS1_2_VERSION},
                 {"TLSv1_3", TLS1_3_VERSION}};
 
+#if defined(OPENSSL_NO_PSK)
+#define HAS_PSK 0
+#else
+#define HAS_PSK 1
+#endif
 static const struct {
   const char *name;
   int value;
 } features[] = {{"HAS_ALPN", 1},   {"HAS_ECDH", 1},    {"HAS_NEVER_CHECK_COMMON_NAME", 1},
-                {"HAS_NPN", 0},    {"HAS_PHA", 1},     {"HAS_PSK", 0},
+                {"HAS_NPN", 0},    {"HAS_PHA", 1},     {"HAS_PSK", HAS_PSK},
                 {"HAS_SNI", 1},    {"HAS_SSLv2", 0},   {"HAS_SSLv3", 0},
                 {"HAS_TLSv1", 1},  {"HAS_TLSv1_1", 1}, {"HAS_TLSv1_2", 1},
                 {"HAS_TLSv1_3", 1}};
 
+/* Python's enumerations: the constants once more, in tables of their own. */
+static const struct {
+  const char *name, *prefix;
+} enumerations[] = {{"AlertDescription", "ALERT_DESCRIPTION_"},
+                    {"Options", "OP_"},
+                    {"SSLErrorNumber", "SSL_ERROR_"},
+                    {"VerifyFlags", "VERIFY_"},
+                    {"VerifyMode", "CERT_"}};
+
+static void add_enumeration(lua_State *L, const char *name, const char *prefix) {
+  size_t i;
+  lua_newtable(L);
+  for (i = 0; i < LSOCK_COUNT(constants); i++)
+    if (strncmp(constants[i].name, prefix, strlen(prefix)) == 0) {
+      lua_pushinteger(L, constants[i].value);
+      lua_setfield(L, -2, constants[i].name);
+    }
+  lua_setfield(L, -2, name);
+}
+
+/* {major, minor, fix, patch, status} */
+static void add_version(lua_State *L) {
+  unsigned long v = OpenSSL_version_num();
+  int i;
+  lua_createtable(L, 5, 0);
+  for (i = 0; i < 5; i++) {
+    lua_pushinteger(L, i < 4 ? (lua_Integer)(v >> (28 - 8 * i) & 0xff) : (lua_Integer)(v & 0xf));
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_setfield(L, -2, "OPENSSL_VERSION_INFO");
+  lua_pushinteger(L, (lua_Integer)v);
+  lua_setfield(L, -2, "OPENSSL_VERSION_NUMBER");
+}
+
 static void add_constants(lua_State *L) {
   size_t i;
+  for (i = 0; i < LSOCK_COUNT(enumerations); i++) add_enumeration(L, enumerations[i].name, enumerations[i].prefix);
+  add_version(L);
+  lua_pushlstring(L, PEM_BEGIN, sizeof PEM_BEGIN - 2);
+  lua_setfield(L, -2, "PEM_HEADER");
+  lua_pushlstring(L, PEM_END, sizeof PEM_END - 2);
+  lua_setfield(L, -2, "PEM_FOOTER");
   for (i = 0; i < LSOCK_COUNT(constants); i++) {
     lua_pushinteger(L, constants[i].value);
     lua_setfield(L, -2, constants[i].name);
@@ -335,8 +394,6 @@ static void add_constants(lua_State *L) {
   lua_setfield(L, -2, "CHANNEL_BINDING_TYPES");
   lua_pushstring(L, OpenSSL_version(OPENSSL_VERSION));
   lua_setfield(L, -2, "OPENSSL_VERSION");
-  lua_pushinteger(L, (lua_Integer)OpenSSL_version_num());
-  lua_setfield(L, -2, "OPENSSL_VERSION_NUMBER");
 }
 
 /* ---------------------------------------------------------------- opening */

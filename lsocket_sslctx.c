@@ -50,40 +50,47 @@ static int push_name(lua_State *L) { /* the name may make memory run out: protec
   return sni_call(L);
 }
 
+int lsock_ctx_callback(const lsock_Tls *t, int uv, int *base) {
+  lua_State *L = t->L;
+  *base = lua_gettop(L);
+  if (!t->self || !lua_checkstack(L, 12)) return 0;
+  lua_getiuservalue(L, t->self, 1); /* a socket's connection, or an SSLObject's context */
+  if (lua_rawlen(L, t->self) == sizeof(lsock_Sock) && lua_touserdata(L, -1)) {
+    lua_getiuservalue(L, -1, TLS_UV_CTX);
+    lua_replace(L, -2);
+  }
+  if (lua_touserdata(L, -1) == t->ctx && lua_getiuservalue(L, -1, uv) == LUA_TFUNCTION) return 1; /* or tampered with */
+  lua_settop(L, *base);
+  return 0;
+}
+
+void lsock_tls_throw(lsock_Tls *t, int base) {
+  lua_replace(t->L, base + 1);
+  lua_settop(t->L, base + 1);
+  t->thrown = base + 1;
+}
+
 static int on_servername(SSL *ssl, int *alert, void *arg) {
   lsock_Tls *t = SSL_get_app_data(ssl);
   lua_State *L = t ? t->L : NULL;
   const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
-  int answer = -1, base, context;
+  int answer = -1, base;
   (void)arg;
   if (!L || !t->self) return SSL_TLSEXT_ERR_NOACK;
   if (!lua_checkstack(L, 12)) {
     *alert = SSL_AD_INTERNAL_ERROR;
     return SSL_TLSEXT_ERR_ALERT_FATAL;
   }
-  base = lua_gettop(L);
-  lsock_pushtls(L, t->self);
-  lua_getiuservalue(L, -1, TLS_UV_CTX);
-  if (lua_touserdata(L, -1) != t->ctx) { /* the debug library */
-    lua_settop(L, base);
-    return SSL_TLSEXT_ERR_NOACK;
-  }
-  context = lua_gettop(L);
-  if (lua_getiuservalue(L, -1, CTX_UV_SNI) != LUA_TFUNCTION) {
-    lua_settop(L, base);
-    return SSL_TLSEXT_ERR_NOACK;
-  }
+  if (!lsock_ctx_callback(t, CTX_UV_SNI, &base)) return SSL_TLSEXT_ERR_NOACK;
   lua_pushcfunction(L, push_name);
-  lua_pushvalue(L, context + 1);
+  lua_insert(L, -2);
   lua_pushvalue(L, t->self);
   lua_pushnil(L);
-  lua_pushvalue(L, context);
+  lua_pushvalue(L, base + 1);
   lua_pushlightuserdata(L, (void *)(uintptr_t)name);
   lua_pushlightuserdata(L, &answer);
   if (lua_pcall(L, 6, 0, 0) != LUA_OK) {
-    lua_replace(L, base + 1);
-    lua_settop(L, base + 1);
-    t->thrown = base + 1;
+    lsock_tls_throw(t, base);
     *alert = SSL_AD_HANDSHAKE_FAILURE;
     return SSL_TLSEXT_ERR_ALERT_FATAL;
   }
@@ -125,7 +132,6 @@ static void setup(lsock_Ctx *c) {
                              SSL_OP_NO_RENEGOTIATION);
   SSL_CTX_set_mode(x, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
   SSL_CTX_clear_mode(x, SSL_MODE_AUTO_RETRY); /* a peer that sends only records without data must not hold an attempt */
-  SSL_CTX_set_session_id_context(x, (const unsigned char *)"lua", 3);
   X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_TRUSTED_FIRST);
   SSL_CTX_set_alpn_select_cb(x, on_alpn, c);
   SSL_CTX_set_min_proto_version(x, TLS1_2_VERSION);
@@ -857,6 +863,7 @@ void lsock_open_sslctx(lua_State *L, int core) {
   lua_pushvalue(L, core);
   lua_newtable(L);
   c->api->do_register(L, core, ctx_methods);
+  c->api->do_register(L, core, lsock_psk_methods);
   lua_pushcclosure(L, ctx_index, 2);
   lua_setfield(L, -2, "__index");
   lua_setiuservalue(L, -2, TLS_META_CTX);

@@ -59,6 +59,7 @@ valgrind  cmd:valgrind        valgrind
 bench     lua:socket.url      lua-socket
 bench     cmd:gcc             gcc
 bench     cmd:python3         python3
+bench     cmd:openssl         openssl
 bench     cmd:strace          strace
 bench     cmd:valgrind        valgrind
 '
