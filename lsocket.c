@@ -70,11 +70,14 @@ int lsock_wake(lua_State *L, int arg, const lsock_Sock *s) {
 }
 
 int lsock_closesock(lua_State *L, int arg, lsock_Sock *s) {
-  int err = 0;
+  lsock_fd fd;
+  int woken, err = 0;
   if (s->fd == LSOCK_NOFD) return 0;
   if (s->tr) s->tr->closing(s, 1);
-  if (lsock_plat_close(take(L, s, 0)) < 0) err = errno;
-  if (lsock_wake(L, arg, s) != LUA_OK) lua_error(L);
+  fd = take(L, s, 0);
+  woken = lsock_wake(L, arg, s); /* the descriptor is still open: a scheduler can take it out of its poller */
+  if (lsock_plat_close(fd) < 0) err = errno;
+  if (woken != LUA_OK) lua_error(L);
   return err;
 }
 

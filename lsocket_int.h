@@ -133,7 +133,7 @@ int lsock_reclaim(lua_State *L);
 /* Tells the wake function, if a coroutine waits on the socket at `arg`, that it should look again. */
 int lsock_wake(lua_State *L, int arg, const lsock_Sock *s);
 
-/* Closes the descriptor and wakes who waits on it. 0 or an errno. The object is at `arg`. */
+/* Wakes who waits on the descriptor, and closes it. 0 or an errno. The object is at `arg`. */
 int lsock_closesock(lua_State *L, int arg, lsock_Sock *s);
 
 /* Takes the descriptor out of the object at `arg`, in the mode a plain one has; then wakes who waits on it. */

@@ -1,8 +1,5 @@
 /*
 ** lsocket_poller.c: watching many descriptors through one: epoll(7), or kqueue(2). A part of the platform layer.
-**
-** -DLSOCK_USE_KQUEUE chooses kqueue where both are to be had: libkqueue brings it to Linux, and so the code for BSD and
-** macOS is compiled and tested there too.
 */
 #include "lsocket_plat.h"
 

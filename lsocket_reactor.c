@@ -673,6 +673,22 @@ static int r_throw(lua_State *L) {
   return 1;
 }
 
+/* r:retract(co, error): what was thrown but has not come yet, if it is that, will not come */
+static int r_retract(lua_State *L) {
+  Task *t;
+  check_open(L);
+  t = find_task(L, 2);
+  luaL_checkany(L, 3);
+  if (!t || !t->thrown) return 0;
+  lua_getiuservalue(L, 1, UV_THROWN);
+  lua_rawgetp(L, -1, t);
+  if (!lua_rawequal(L, -1, 3)) return 0;
+  lua_pushnil(L);
+  lua_rawsetp(L, -3, t);
+  t->thrown = 0;
+  return 0;
+}
+
 /* r:state(co) -> "ready", "running" or "waiting"; nil if it is not a task (any more) */
 static int r_state(lua_State *L) {
   static const char *const names[] = {"ready", "ready", "running", "waiting", "waiting"};
@@ -907,10 +923,10 @@ static int mod_cancel(lua_State *L) {
   return 1;
 }
 
-static const lsock_Reg methods[] = {{"add", r_add, 0},       {"close", r_close, 0},     {"counts", r_counts, 0},
-                                    {"fileno", r_fileno, 0}, {"state", r_state, 0},     {"throw", r_throw, 0},
-                                    {"turn", r_turn, 0},     {"timeout", r_timeout, 0}, {"wake", r_wake, 0},
-                                    {NULL, NULL, 0}};
+static const lsock_Reg methods[] = {
+    {"add", r_add, 0},         {"close", r_close, 0}, {"counts", r_counts, 0}, {"fileno", r_fileno, 0},
+    {"retract", r_retract, 0}, {"state", r_state, 0}, {"throw", r_throw, 0},   {"turn", r_turn, 0},
+    {"timeout", r_timeout, 0}, {"wake", r_wake, 0},   {NULL, NULL, 0}};
 
 static const lsock_Reg meta[] = {{"__gc", r_gc, 0}, {NULL, NULL, 0}};
 

@@ -237,6 +237,7 @@ static int reactor_resumed(lua_State *L, int status, lua_KContext ctx) {
 /* Yields to the reactor; the task keeps the operation meanwhile. */
 static int reactor_yield(lua_State *L, lsock_Op *op) {
   lsock_Op *kept = lsock_reactor_op(L, op->core);
+  op->wfd = op->w ? op->w->fd : LSOCK_NOFD;
   if (kept != op) *kept = *op;
   return lua_yieldk(L, 0, (lua_KContext)kept, reactor_resumed);
 }

@@ -9,7 +9,7 @@ local park, running, raise_timeout = reactor.park, reactor.running, reactor.time
 local M = {cancelled = reactor.cancelled, resume = reactor.resume, sleep = socket.sleep, wait = reactor.wait}
 
 local Loop, Task, Group, Queue, Event = {}, {}, {}, {}, {}
-for name, class in pairs {loop = Loop, task = Task, ["task group"] = Group, ["task queue"] = Queue, ["task event"] = Event} do
+for class, name in pairs {[Loop] = "loop", [Task] = "task", [Group] = "group", [Queue] = "queue", [Event] = "event"} do
   class.__name, class.__index = name, class
 end
 
@@ -104,12 +104,11 @@ local function ended(task, ok, ...)
 end
 
 local function new_task(l, group, f, ...)
-  local task = setmetatable({loop = l, group = group}, Task)
   local co = coroutine.create(xpcall)
-  task.co = co
+  local task = setmetatable({loop = l, group = group, co = co}, Task)
+  l.reactor:add(co, f, handler, ...)
   task_of[co] = task
   l.count = l.count + 1
-  l.reactor:add(co, f, handler, ...)
   return task
 end
 
@@ -229,7 +228,7 @@ end
 function Loop:round(seconds)
   if #self.failures == 0 then self.reactor:turn(seconds) end
   surface(self)
-  return self.count > 0
+  return self.count > 0 or select(4, self.reactor:counts()) > 0
 end
 
 function Loop:step(seconds)
@@ -256,16 +255,16 @@ end
 
 function Loop:fileno() return self.reactor:fileno() end
 function Loop:timeout() return #self.failures > 0 and 0 or self.reactor:timeout() end
-function Loop:sleep(seconds) return socket.sleep(seconds) end
-function Loop:wait(...) return reactor.wait(...) end
+function Loop.sleep(_, seconds) return socket.sleep(seconds) end
+function Loop.wait(_, ...) return reactor.wait(...) end
 function Loop:current()
   local task = current()
   return task and task.loop == self and task or nil
 end
 
-function Loop:close()
-  expect(self, Loop, 1, "close")
-  if self.closed then return true end
+-- Ends all tasks; their errors stay in l.failures.
+local function shut(self)
+  if self.closed then return end
   local mine = {}
   for _, task in pairs(task_of) do
     if task.loop == self and not task.ending then mine[#mine + 1] = task end
@@ -275,11 +274,22 @@ function Loop:close()
   while self.count > 0 and socket.monotonic() < stop do self.reactor:turn(0.01) end
   self.closed = true
   self.reactor:close()
+end
+
+function Loop:close()
+  expect(self, Loop, 1, "close")
+  shut(self)
   surface(self)
   return true
 end
 
-function Loop:__close() self:close() end
+function Loop:__close(e)
+  shut(self)
+  if e == nil then return surface(self) end
+  for _, task in ipairs(self.failures) do -- only one error can go on
+    warn("socket.loop: error of a task lost in another: ", tostring(task.error))
+  end
+end
 
 function M.run(f, ...)
   expect_callable(f, 1, "run")
@@ -309,6 +319,7 @@ end
 local function timed(task, alarm, state, ok, ...)
   alarm:cancel()
   state.over = true
+  if state.thrown then task.loop.reactor:retract(task.co, state.thrown) end
   if ok then return ... end
   local e = ...
   if state.thrown and rawequal(e, state.thrown) then raise_timeout "timeout" end
@@ -351,7 +362,11 @@ local function new_group(options)
     if key ~= "limit" then error(("bad argument #1 to 'group' (unknown option '%s')"):format(tostring(key)), 3) end
   end
   local owner = here "group"
-  return setmetatable({loop = owner.loop, members = {}, count = 0, limit = options and options.limit or math.huge,
+  local limit = options and options.limit
+  if limit and not (math.type(limit) == "integer" and limit > 0) then
+    error("bad argument #1 to 'group' (limit must be an integer above 0)", 3)
+  end
+  return setmetatable({loop = owner.loop, owner = owner, members = {}, count = 0, limit = limit or math.huge,
                        waiters = {}, room = {}}, Group)
 end
 
@@ -360,7 +375,11 @@ function Group:ended(task)
   self.count = self.count - 1
   if task.ending == "failed" and not self.failed then
     self.failed = task
-    if not self.cancelling then self:cancel() end
+    self:cancel()
+    if not self.settling and not self.owner.ending then -- what the block itself does ends too
+      self.thrown = reactor.cancel()
+      self.loop.reactor:throw(self.owner.co, self.thrown)
+    end
   end
   wake_one(self.room)
   if self.count == 0 then wake_all(self.waiters) end
@@ -387,18 +406,18 @@ end
 
 function Group:cancel()
   expect(self, Group, 1, "cancel")
-  self.cancelling = true
   local tasks = {}
   for task in pairs(self.members) do tasks[#tasks + 1] = task end
   for _, task in ipairs(tasks) do
     if task ~= current() then task:cancel() end
   end
-  self.cancelling = nil
 end
 
 -- Waits for all; an error that comes meanwhile cancels them, and is returned when they have ended.
 local function settle(self)
   local err
+  self.settling = true
+  if self.thrown then self.loop.reactor:retract(self.owner.co, self.thrown) end
   while self.count > 0 do
     local _, e = wait_in(self.waiters)
     if e then
@@ -406,6 +425,7 @@ local function settle(self)
       self:cancel()
     end
   end
+  self.settling = nil
   return err
 end
 

@@ -546,17 +546,4 @@ describe("examples:", function()
     assert.matches("class socket.timeout, code ETIMEDOUT", said)
     assert.matches("bad argument #1 to 'recv'", said)
   end)
-
-  it("coroutines take turns under a wait hook", function()
-    local said, ok = run("coroutines")
-    if said:find "needs luv" then pending("luv is not installed") end
-    assert.truthy(ok, said)
-    for client = 1, 3 do
-      for round = 1, 3 do
-        assert.matches(("client %d, round %d\n"):format(client, round), said)
-      end
-    end
-    -- The last one has begun before the first is through.
-    assert.truthy(said:find "client 3, round 1" < said:find "client 1, round 3")
-  end)
 end)

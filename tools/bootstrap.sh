@@ -13,6 +13,7 @@ LUA=${LUA:-lua5.4}
 #
 # Every need in one place: group, how to see that it is there, Debian package.
 #   cmd:a|b  one of these programs    hdr:f  a C header    file:f  a file    lua:m  a module of $LUA
+#   lua51:m  the same, or a module in Lua where Debian has those of 5.1
 #   dev:     the headers of Lua, through pkg-config unless LUA_CFLAGS is set
 needs='
 build     cmd:${CC:-cc}       gcc
@@ -36,6 +37,9 @@ test      cmd:unshare         util-linux
 test      file:/etc/services  netbase
 test      hdr:bluetooth/bluetooth.h libbluetooth-dev
 test      lua:luv             lua-luv
+test      lua:cqueues         lua-cqueues
+test      lua51:copas         lua-copas
+test      lua:socket.core     lua-socket
 check     cmd:gcc             gcc
 check     cmd:clang           clang
 check     cmd:clang-tidy      clang-tidy
@@ -56,6 +60,7 @@ bench     cmd:valgrind        valgrind
 '
 
 present() {
+  folders=
   case $1 in
     cmd:*)
       names=${1#cmd:}
@@ -77,8 +82,9 @@ present() {
         pkg-config --exists "$p >= 5.4" 2>/dev/null && return
       done
       return 1 ;;
-    lua:*)
-      "$LUA" -e "assert(package.searchpath('${1#lua:}', package.path .. ';' .. package.cpath))" 2>/dev/null ;;
+    lua:*|lua51:*)
+      case $1 in lua51:*) folders='/usr/share/lua/5.1/?.lua;' ;; esac
+      "$LUA" -e "assert(package.searchpath('${1#*:}', '$folders' .. package.path .. ';' .. package.cpath))" 2>/dev/null ;;
   esac
 }
 
