@@ -33,6 +33,7 @@ build = {
         "lsocket_err.c", "lsocket_family.c", "lsocket_file.c", "lsocket_inet.c", "lsocket_io.c",
         "lsocket_msg.c", "lsocket_opt.c", "lsocket_posix.c", "lsocket_resolve.c",
         "lsocket_sendfile.c", "lsocket_wait.c",
+        "lsocket_poller.c", "lsocket_reactor.c", "lsocket_select.c", "lsocket_timer.c",
       },
       libraries = {"pthread", "m"},
     },
@@ -51,6 +52,6 @@ build = {
   },
   install = {
     -- The loader, which keeps another socket.lua from being found first.
-    lua = {socket = "socket.lua"},
+    lua = {socket = "socket.lua", ["socket.loop"] = "socket/loop.lua"},
   },
 }
