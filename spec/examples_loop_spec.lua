@@ -51,19 +51,18 @@ describe("examples of the loop:", function()
 
     -- Each of these says nothing for the 0.2 seconds that the scanner waits.
     it("tries no more at once than it was told, and as many", function()
-      local port, servers = row(5)
+      local port, servers = row(3)
       local seconds = {}
-      for _, at_once in ipairs {1, 2, 5} do
+      for at_once = 1, 3 do
         local begin = socket.monotonic()
-        local said, ok = run("port_scanner", port, port + 4, at_once, host)
+        local said, ok = run("port_scanner", port, port + 2, at_once, host)
         seconds[at_once] = socket.monotonic() - begin
         assert.truthy(ok, said)
-        assert.matches(("5 open, 0 closed, 0 silent; at most %d at once\n$"):format(at_once), said)
+        assert.matches(("3 open, 0 closed, 0 silent; at most %d at once\n$"):format(at_once), said)
       end
       close(servers)
-      assert.is_true(seconds[1] >= 1, seconds[1])
-      assert.is_true(seconds[2] >= 0.6, seconds[2])
-      assert.is_true(seconds[5] < seconds[1], seconds[5])
+      assert.is_true(seconds[1] >= 0.6 and seconds[2] >= 0.4, table.concat(seconds, " "))
+      assert.is_true(seconds[3] < seconds[1], table.concat(seconds, " "))
     end)
 
     it("does not take itself for a server", function()
@@ -114,11 +113,11 @@ describe("examples of the loop:", function()
     end
 
     it("finds who was there before, and who comes later", function()
-      local _, first = start(announce("first", 2))
-      local finder = open(find(1.5))
+      local _, first = start(announce("first", 1.4))
+      local finder = open(find(1.2))
       assert.equal("found first at " .. first, finder:read "l")
       assert.equal("first says: Hello from first", finder:read "l")
-      local _, second = start(announce("second", 1.5))
+      local _, second = start(announce("second", 1.2))
       assert.equal("found second at " .. second, finder:read "l")
       assert.equal("second says: Hello from second", finder:read "l")
       local said, ok = output(finder)
@@ -127,8 +126,8 @@ describe("examples of the loop:", function()
     end)
 
     it("hears of those who leave", function()
-      local finder = open(find(2))
-      local announcer, address = start(announce("brief", 0.8))
+      local finder = open(find(1.2))
+      local announcer, address = start(announce("brief", 0.4))
       assert.equal("found brief at " .. address, finder:read "l")
       assert.equal("brief says: Hello from brief", finder:read "l")
       assert.equal("gone  brief at " .. address, finder:read "l")
@@ -153,7 +152,7 @@ describe("examples of the loop:", function()
     end)
 
     it("answers everybody who asks", function()
-      local announcer, _, tcp = start(announce("busy", 1.2))
+      local announcer, _, tcp = start(announce("busy", 0.8))
       local s <close> = member()
       for _ = 1, 3 do s:sendto("FIND", group) end
       local answers, answer = 0, "HERE busy " .. tcp
@@ -167,7 +166,7 @@ describe("examples of the loop:", function()
     end)
 
     it("believes nothing that it cannot read", function()
-      local finder = open(find(1))
+      local finder = open(find(0.6))
       local s <close> = member()
       local closed <close> = socket.socket():bind {"127.0.0.1", 0}
       assert.equal("FIND", (s:recv(100)))
@@ -177,7 +176,9 @@ describe("examples of the loop:", function()
       end
       local said, ok = output(finder)
       assert.truthy(ok, said)
-      assert.matches("^found here at 127%.0%.0%.1:0\nfound shut at 127%.0%.0%.1:%d+\n", said)
+      assert.matches("^found here at 127%.0%.0%.1:0\n", said)
+      assert.matches("\nhere does not answer: ", said)
+      assert.matches("\nfound shut at 127%.0%.0%.1:%d+\n", said)
       assert.matches("\nshut does not answer: .*ECONNREFUSED", said)
       assert.matches("\n2 found\n$", said)
       assert.equal(5, select(2, said:gsub("\n", "")))
@@ -185,7 +186,7 @@ describe("examples of the loop:", function()
 
     it("needs no network", function()
       local said, status = support.output("exec unshare -rn sh -c " .. helper.quote(("ip link set lo up; %s & %s; wait")
-        :format(command(announce("alone", 1)):gsub("^exec ", ""), find(0.8):gsub("^exec ", ""))))
+        :format(command(announce("alone", 0.8)):gsub("^exec ", ""), find(0.6):gsub("^exec ", ""))))
       if status ~= 0 then pending("needs network namespaces: " .. said) end
       assert.matches("found alone at 127%.0%.0%.1:%d+\n", said)
       assert.matches("alone says: Hello from alone\n", said)
@@ -203,7 +204,8 @@ describe("examples of the loop:", function()
   describe("frame_loop", function()
     local function last_line(said)
       local bytes, frames, seconds, average, worst = said:match(
-        "(%d+) bytes in (%d+) frames, ([%d.]+) s; step took ([%d.]+) ms on average, ([%d.]+) at most; %d+ frames late\n$")
+        "(%d+) bytes in (%d+) frames, ([%d.]+) s; "
+        .. "step took ([%d.]+) ms on average, ([%d.]+) at most; %d+ frames late\n$")
       assert.truthy(bytes, said)
       return tonumber(bytes), tonumber(frames), tonumber(seconds), tonumber(average), tonumber(worst)
     end
