@@ -176,7 +176,7 @@ static int poll_wait(lua_State *L, lsock_Op *op) {
 /* The hook's answer is on top: true ready, false time is up, nil not mine. */
 static int answered(lua_State *L, lsock_Op *op) {
   int nothing_said = lua_isnoneornil(L, -1);
-  int ready = lua_toboolean(L, -1);
+  int ready = lua_toboolean(L, -1) || remaining(op) > 0; /* never early, whatever the hook says */
   lua_pop(L, 1);
   op->w->waiting &= (unsigned char)~op->mark;
   op->mark = 0;
