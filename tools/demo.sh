@@ -391,7 +391,7 @@ if [ -e examples/http11_server.lua ]; then
     timeout 30 wrk -t 1 -c 50 -d 1s "http://127.0.0.1:$port/" >"$tmp/client" 2>&1
     grep -E 'requests in|Requests/sec|Socket errors|Non-2xx' "$tmp/client" | sed 's/^ *//' | say wrk
     if grep -q '[1-9][0-9]* requests in' "$tmp/client" && ! grep -qE 'Socket errors|Non-2xx' "$tmp/client"; then
-      ok 'all requests were answered, each connection was kept'
+      ok 'every request was answered'
     else
       bad 'wrk was not content:'
       say wrk <"$tmp/client"
