@@ -33,7 +33,6 @@ build = {
         "lsocket_err.c", "lsocket_family.c", "lsocket_file.c", "lsocket_inet.c", "lsocket_io.c",
         "lsocket_msg.c", "lsocket_opt.c", "lsocket_posix.c", "lsocket_resolve.c",
         "lsocket_sendfile.c", "lsocket_wait.c",
-        "lsocket_poller.c", "lsocket_reactor.c", "lsocket_select.c", "lsocket_timer.c",
       },
       libraries = {"pthread", "m"},
     },
@@ -52,6 +51,6 @@ build = {
   },
   install = {
     -- The loader, which keeps another socket.lua from being found first.
-    lua = {socket = "socket.lua", ["socket.loop"] = "socket/loop.lua"},
+    lua = {socket = "socket.lua"},
   },
 }
