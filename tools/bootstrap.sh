@@ -25,6 +25,7 @@ build     dev:lua5.4-headers  liblua5.4-dev
 build     hdr:openssl/ssl.h   libssl-dev
 demo      cmd:curl            curl
 demo      cmd:openssl         openssl
+demo      cmd:wrk             wrk
 test      lua:busted.runner   lua-busted
 test      lua:lfs             lua-filesystem
 test      cmd:python3         python3
