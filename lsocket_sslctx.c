@@ -283,26 +283,41 @@ static int ctx_load_cert_chain(lua_State *L) {
 
 /* ---------------------------------------------------------------- trusted certificates */
 
-/* Adds certificates (and, from PEM, lists of revoked ones); their number, or < 0. */
-static int add_data(X509_STORE *store, const char *data, size_t len) {
-  BIO *b = BIO_new_mem_buf(data, (int)len);
-  int pem = memchr(data, '-', len) && strstr(data, "-----BEGIN"), n = 0, ok = 1;
-  X509 *x;
-  if (!b) return -1;
-  while (ok) {
-    x = pem ? PEM_read_bio_X509(b, NULL, on_password, NULL) : d2i_X509_bio(b, NULL);
-    if (!x) break;
-    ok = X509_STORE_add_cert(store, x);
+/* Adds certificates and lists of revoked ones; their number, or < 0. */
+static int add_pem(X509_STORE *store, BIO *b) {
+  STACK_OF(X509_INFO) *infos = PEM_X509_INFO_read_bio(b, NULL, on_password, NULL);
+  int i, n = 0, ok = infos != NULL;
+  for (i = 0; ok && i < sk_X509_INFO_num(infos); i++) {
+    const X509_INFO *info = sk_X509_INFO_value(infos, i);
+    if (info->x509) ok = X509_STORE_add_cert(store, info->x509);
+    if (ok && info->crl) ok = X509_STORE_add_crl(store, info->crl);
+    n += info->x509 || info->crl;
+  }
+  sk_X509_INFO_pop_free(infos, X509_INFO_free);
+  if (ok && n == 0) ERR_raise(ERR_LIB_PEM, PEM_R_NO_START_LINE);
+  return ok ? n : -1;
+}
+
+/* The same, certificates only. */
+static int add_der(X509_STORE *store, BIO *b) {
+  int n = 0, ok = 1;
+  while (ok && BIO_ctrl_pending(b) > 0) {
+    X509 *x = d2i_X509_bio(b, NULL);
+    ok = x && X509_STORE_add_cert(store, x);
     X509_free(x);
     n += ok;
   }
-  if (ok && n > 0) { /* the end of the data is what stopped it */
-    unsigned long e = ERR_peek_last_error();
-    ok = pem ? ERR_GET_LIB(e) == ERR_LIB_PEM && ERR_GET_REASON(e) == PEM_R_NO_START_LINE : BIO_ctrl_pending(b) == 0;
-  }
-  BIO_free(b);
-  if (ok && n > 0) ERR_clear_error();
   return ok ? n : -1;
+}
+
+static int add_data(X509_STORE *store, const char *data, size_t len) {
+  BIO *b = BIO_new_mem_buf(data, (int)len);
+  int n;
+  if (!b) return -1;
+  n = strstr(data, "-----BEGIN") ? add_pem(store, b) : add_der(store, b);
+  BIO_free(b);
+  if (n > 0) ERR_clear_error();
+  return n;
 }
 
 int lsock_ctx_loadlocations(lua_State *L, lsock_Ctx *c, const char *file, const char *path, const char *data,
