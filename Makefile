@@ -57,12 +57,13 @@ TLS_SRC := $(sort $(wildcard lsocket_ssl*.c lsocket_x509*.c))
 TLS_OBJ  = $(TLS_SRC:%.c=$(BUILD)/%.o)
 TLS_CFLAGS := $(shell pkg-config --cflags 'openssl >= 3.0' 2>/dev/null)
 TLS_LIBS   := $(shell pkg-config --libs 'openssl >= 3.0' 2>/dev/null)
-HAVE_TLS   := $(if $(TLS_LIBS),yes)
+WITH_TLS    = yes
+HAVE_TLS    = $(if $(TLS_LIBS),$(filter yes,$(WITH_TLS)))
 CPPFLAGS   += $(TLS_CFLAGS)
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all tls demo test check bench coverage sanitize tsan helgrind valgrind format install \
+.PHONY: static shared pc install-host spec-hosts all tls demo test check bench coverage sanitize tsan helgrind valgrind format install \
 	uninstall clean help kqueue specs objects host allocfail allocfail-host asan-lua fuzz core-sources core-flags
 # A person's own Lua settings must not reach the specs.
 unexport LUA_PATH_5_4 LUA_CPATH_5_4 LUA_INIT LUA_INIT_5_4
@@ -92,6 +93,65 @@ $(BUILD)/%.o: %.c Makefile
 
 objects: $(OBJ) $(if $(HAVE_TLS),$(TLS_OBJ))
 
+# For host programs: one archive, from which a host that never names luaopen_socket_ssl takes nothing of TLS; the same as
+# a shared library; and what pkg-config says of both.
+STATIC = $(BUILD)/liblsocket.a
+SHARED = $(BUILD)/liblsocket.so
+SONAME = liblsocket.so.0
+HOST_OBJ = $(OBJ) $(if $(HAVE_TLS),$(TLS_OBJ))
+
+static: $(STATIC) pc ## build/liblsocket.a, for programs that have Lua in them (WITH_TLS=no: without TLS)
+shared: $(SHARED) pc ## the same as a shared library
+
+$(STATIC): $(HOST_OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $(HOST_OBJ)
+
+$(SHARED): $(HOST_OBJ)
+	$(CC) $(LIBFLAG) -Wl,-soname,$(SONAME) $(CFLAGS) $(LDFLAGS) -o $@ $(HOST_OBJ) $(if $(HAVE_TLS),$(TLS_LIBS)) $(LIBS)
+	ln -sf $(notdir $@) $(BUILD)/$(SONAME)
+
+VERSION = $(shell sed -n 's/^.define LSOCKET_VERSION "\(.*\)"/\1/p' lsocket.h)
+INST_LIB = $(PREFIX)/lib
+define PC
+prefix=$(PREFIX)
+libdir=$(INST_LIB)
+includedir=$(INST_INCDIR)
+
+Name: lsocket
+Description: Python's socket module for Lua $(LUA_VERSION), for programs that have Lua in them
+Version: $(VERSION)
+Cflags: -I$${includedir}
+Libs: -L$${libdir} -llsocket $(LIBS)
+endef
+define PC_TLS
+prefix=$(PREFIX)
+
+Name: lsocket-ssl
+Description: lsocket and what its TLS needs
+Version: $(VERSION)
+Requires: lsocket openssl >= 3.0
+endef
+export PC PC_TLS
+pc:
+	@mkdir -p $(BUILD)
+	@printf '%s\n' "$$PC" >$(BUILD)/lsocket.pc
+	@$(if $(HAVE_TLS),printf '%s\n' "$$PC_TLS" >$(BUILD)/lsocket-ssl.pc,:)
+
+install-host: static shared ## install the library for host programs: archive, shared library, header, pkg-config
+	$(INSTALL) -d '$(DESTDIR)$(INST_LIB)/pkgconfig' '$(DESTDIR)$(INST_INCDIR)'
+	$(INSTALL) -m 644 lsocket.h '$(DESTDIR)$(INST_INCDIR)/lsocket.h'
+	$(INSTALL) -m 644 $(STATIC) '$(DESTDIR)$(INST_LIB)/liblsocket.a'
+	$(INSTALL) -m 755 $(SHARED) '$(DESTDIR)$(INST_LIB)/$(SONAME)'
+	ln -sf $(SONAME) '$(DESTDIR)$(INST_LIB)/liblsocket.so'
+	$(INSTALL) -m 644 $(BUILD)/lsocket*.pc '$(DESTDIR)$(INST_LIB)/pkgconfig/'
+
+# Host programs of the specs: one in C for spec/policy_spec.lua and spec/host_spec.lua.
+spec-hosts: $(BUILD)/spechost
+$(BUILD)/spechost: spec/host/spechost.c $(STATIC)
+	$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) $(LDFLAGS) -pthread $(LUA_CFLAGS) -I. $(if $(HAVE_TLS),-DSPECHOST_TLS) \
+		-o $@ $< $(STATIC) $(if $(HAVE_TLS),$(TLS_LIBS)) $(LUA_LIBS) $(LIBS)
+
 -include $(OBJ:.o=.d) $(TLS_OBJ:.o=.d)
 
 quiet     = $(MAKE) --no-print-directory
@@ -104,7 +164,7 @@ demo: ## build, then show the library at work (installs what is missing)
 
 test: ## run every spec under Lua 5.4, in random order (SEED=n repeats one order, SPEC=path runs one)
 	$(bootstrap) build test
-	@$(quiet) all
+	@$(quiet) all spec-hosts
 	@$(quiet) specs
 
 check: ## everything a change must pass besides `test`: warnings, analysers, rock, sanitizers
@@ -130,14 +190,14 @@ variant = $(quiet) BUILD=build/$(1) SO=build/$(1)/socket.so CC='$(2)' CFLAGS='$(
 coverage: ## lines of the C sources the specs run; fails below 90 %
 	$(bootstrap) build test coverage
 	@rm -rf build/cov
-	@$(call variant,cov,gcc,-O0 -g --coverage -fprofile-abs-path -fprofile-update=atomic) -s all
+	@$(call variant,cov,gcc,-O0 -g --coverage -fprofile-abs-path -fprofile-update=atomic) -s all spec-hosts
 	@$(call variant,cov) specs; specs=$$?; \
 	gcovr --root . --filter '(.*/)?lsocket[a-z0-9_]*\.c$$' --fail-under-line 90 build/cov && exit $$specs
 
 ASAN = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 asan-lua: # a Lua that runs with the sanitizers' library in it
 	$(bootstrap) build test
-	@$(call variant,asan,gcc,$(ASAN)) -s all
+	@$(call variant,asan,gcc,$(ASAN)) -s all spec-hosts
 	@gcc -shared -fPIC -o build/asan/unpreload.so spec/host/unpreload.c
 	@printf '#!/bin/sh\nexec env LD_PRELOAD="%s %s" %s "$$@"\n' \
 		"$$(realpath "$$(gcc -print-file-name=libasan.so)")" '$(CURDIR)/build/asan/unpreload.so' \
@@ -175,15 +235,20 @@ host: $(OBJ)
 
 # Every allocation failing; see spec/host/allocfail.c. EVERY=10 tries each tenth.
 EVERY = 1
-allocfail-host: $(OBJ)
+allocfail-host: $(OBJ) $(if $(HAVE_TLS),$(TLS_OBJ))
 	$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) -pthread $(LUA_CFLAGS) -I. -o $(BUILD)/allocfail \
-		spec/host/allocfail.c $(OBJ) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free \
+		spec/host/allocfail.c $(OBJ) $(if $(HAVE_TLS),$(TLS_OBJ) $(TLS_LIBS)) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free \
 		$(LUA_LIBS) $(LIBS)
 
 allocfail: ## every allocation of a script failing in turn, under ASan and UBSan (EVERY=n: each n-th)
 	$(bootstrap) build test
 	@$(call variant,asan,gcc,$(ASAN)) -s allocfail-host
 	@UBSAN_OPTIONS=print_stacktrace=1 build/asan/allocfail spec/host/representative.lua $(EVERY)
+ifeq ($(HAVE_TLS),yes)
+	@mkdir -p build/asan/certs && sh bench/tls_certs.sh build/asan/certs 'ec -pkeyopt ec_paramgen_curve:prime256v1'
+	@CERTS=build/asan/certs UBSAN_OPTIONS=print_stacktrace=1 \
+		build/asan/allocfail spec/host/representative_tls.lua $(EVERY)
+endif
 
 tsan: ## two Lua states in two threads, under ThreadSanitizer
 	$(bootstrap) build test

@@ -30,8 +30,8 @@ build = {
       -- Checked by tools/check_rock.sh to be the files the Makefile compiles.
       sources = {
         "lsocket.c", "lsocket_addr.c", "lsocket_buf.c", "lsocket_connect.c", "lsocket_const.c",
-        "lsocket_err.c", "lsocket_family.c", "lsocket_file.c", "lsocket_inet.c", "lsocket_io.c",
-        "lsocket_msg.c", "lsocket_opt.c", "lsocket_posix.c", "lsocket_resolve.c",
+        "lsocket_err.c", "lsocket_family.c", "lsocket_file.c", "lsocket_host.c", "lsocket_inet.c", "lsocket_io.c",
+        "lsocket_msg.c", "lsocket_opt.c", "lsocket_policy.c", "lsocket_posix.c", "lsocket_resolve.c",
         "lsocket_sendfile.c", "lsocket_wait.c",
       },
       libraries = {"pthread", "m"},

@@ -14,7 +14,7 @@ lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, int uservalues) {
   s->fd = LSOCK_NOFD;
   s->timeout = core->default_timeout;
   s->seal = LSOCK_SEAL(core, s);
-  lsock_pushcore(L, LSOCK_UV_SOCKET);
+  lsock_pushtable(L, LSOCK_UV_SOCKET);
   lua_setmetatable(L, -2);
   return s;
 }
@@ -50,6 +50,8 @@ int lsock_reclaim(lua_State *L) {
 static lsock_fd take(lua_State *L, lsock_Sock *s, int stays_open) {
   lsock_fd fd = s->fd;
   if (s->watch) lsock_reactor_leave(lsock_core(L), s, stays_open || s->shared);
+  if (s->counted) lsock_core(L)->sockets--;
+  s->counted = 0;
   s->fd = LSOCK_NOFD;
   s->nonblocking = 0;
   s->kernel[LSOCK_RD] = s->kernel[LSOCK_WR] = 0;
@@ -83,11 +85,13 @@ int lsock_closesock(lua_State *L, int arg, lsock_Sock *s) {
 
 void lsock_takefd(lua_State *L, int arg, lsock_Sock *s, lsock_fd *fd) {
   int64_t timeout = s->timeout;
+  int counted = s->counted;
   lsock_settimeout(s, timeout == 0 ? 0 : -1); /* as a plain descriptor is expected to be */
   *fd = take(L, s, 1);
   if (lsock_wake(L, arg, s) != LUA_OK) { /* nobody would learn the descriptor */
     s->fd = *fd;
     *fd = LSOCK_NOFD;
+    if (counted) lsock_count(lsock_core(L), s);
     lsock_settimeout(s, timeout);
     lua_error(L);
   }
@@ -135,8 +139,7 @@ static int ask(lsock_fd fd, int name, int *value) {
   return getsockopt(fd, SOL_SOCKET, name, value, &len);
 }
 
-/* Fills in what is not given (< 0) by asking the descriptor; -1 and errno if it is no socket. */
-static int describe(lsock_fd fd, int *family, int *type, int *proto) {
+int lsock_describe(lsock_fd fd, int *family, int *type, int *proto) {
   lsock_Addr a;
   int t;
   if (ask(fd, SO_TYPE, &t) < 0) return -1;
@@ -163,22 +166,27 @@ static int mod_socket(lua_State *L) {
   int family = opt_int(L, 1, -1), type = opt_int(L, 2, -1), proto = opt_int(L, 3, -1);
   lsock_fd fd = lua_isnoneornil(L, 4) ? LSOCK_NOFD : check_fd(L, 4);
   lsock_Sock *s = lsock_newsock(L, core);
+  int r;
   if (type >= 0) {
     if (is_nonblocking(type)) s->timeout = 0;
     type &= ~type_flags(type);
   }
   if (fd != LSOCK_NOFD) {
-    if (describe(fd, &family, &type, &proto) < 0) return failed(L, "socket");
+    if (core->policy) family = type = proto = -1; /* what it is, not what the script says */
+    if (lsock_describe(fd, &family, &type, &proto) < 0) return failed(L, "socket");
+    if ((r = lsock_admit_fd(L, "socket", "fromfd", fd)) != 0) return r;
     s->shared = 1; /* whoever opened it may have kept a copy */
   } else {
     if (family < 0) family = AF_INET;
     if (type < 0) type = SOCK_STREAM;
     if (proto < 0) proto = 0;
+    if ((r = lsock_admit(L, "socket", "socket", family, type, 1)) != 0) return r;
     fd = lsock_plat_socket(family, type, proto);
     if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_socket(family, type, proto);
     if (fd == LSOCK_NOFD) return failed(L, "socket");
   }
   lsock_open(s, fd, family, type, proto);
+  lsock_count(core, s);
   return 1;
 }
 
@@ -188,13 +196,17 @@ static int mod_socketpair(lua_State *L) {
   int family = opt_int(L, 1, AF_UNIX), type = opt_int(L, 2, SOCK_STREAM), proto = opt_int(L, 3, 0);
   lsock_fd fds[2];
   lsock_Sock *a = lsock_newsock(L, core), *b = lsock_newsock(L, core);
+  int r;
   if (is_nonblocking(type)) a->timeout = b->timeout = 0;
   type &= ~type_flags(type);
+  if ((r = lsock_admit(L, "socketpair", "socketpair", family, type, 2)) != 0) return r;
   if (lsock_plat_socketpair(family, type, proto, fds) < 0 &&
       (!lsock_reclaim(L) || lsock_plat_socketpair(family, type, proto, fds) < 0))
     return failed(L, "socketpair");
   lsock_open(a, fds[0], family, type, proto);
   lsock_open(b, fds[1], family, type, proto);
+  lsock_count(core, a);
+  lsock_count(core, b);
   return 2;
 }
 
@@ -206,23 +218,35 @@ static lsock_fd dup_fd(lua_State *L, lsock_fd fd) {
 
 /* socket.fromfd(fd, family, type [, proto]) -> socket on a duplicate of the descriptor, which is not checked */
 static int mod_fromfd(lua_State *L) {
+  lsock_Core *core = lsock_core(L);
   lsock_fd fd = check_fd(L, 1);
   int family = opt_int(L, 2, -1), type = opt_int(L, 3, -1), proto = opt_int(L, 4, 0);
+  int nonblocking = is_nonblocking(type), r;
   lsock_Sock *s;
   luaL_checkinteger(L, 2);
   luaL_checkinteger(L, 3);
-  s = lsock_newsock(L, lsock_core(L));
+  s = lsock_newsock(L, core);
+  type &= ~type_flags(type);
+  if (core->policy) {
+    family = type = proto = -1; /* what it is, not what the script says */
+    if (lsock_describe(fd, &family, &type, &proto) < 0) return failed(L, "fromfd");
+  }
+  if ((r = lsock_admit_fd(L, "fromfd", "fromfd", fd)) != 0) return r;
   fd = dup_fd(L, fd);
   if (fd == LSOCK_NOFD) return failed(L, "fromfd");
   s->shared = 1;
-  if (is_nonblocking(type)) s->timeout = 0;
-  lsock_open(s, fd, family, type & ~type_flags(type), proto);
+  if (nonblocking) s->timeout = 0;
+  lsock_open(s, fd, family, type, proto);
+  lsock_count(core, s);
   return 1;
 }
 
 /* socket.dup(fd) -> a duplicate descriptor, not inherited by child programs (dup(2)) */
 static int mod_dup(lua_State *L) {
-  lsock_fd fd = dup_fd(L, check_fd(L, 1));
+  lsock_fd fd = check_fd(L, 1);
+  int r = lsock_admit_fd(L, "dup", "dup", fd);
+  if (r) return r;
+  fd = dup_fd(L, fd);
   if (fd == LSOCK_NOFD) return failed(L, "dup");
   lua_pushinteger(L, fd);
   return 1;
@@ -230,7 +254,10 @@ static int mod_dup(lua_State *L) {
 
 /* socket.close(fd): closes a plain descriptor, such as detach gives; not for socket objects */
 static int mod_close(lua_State *L) {
-  if (lsock_plat_close(check_fd(L, 1)) < 0) return failed(L, "close");
+  lsock_fd fd = check_fd(L, 1);
+  int r = lsock_admit_fd(L, "close", "close", fd);
+  if (r) return r;
+  if (lsock_plat_close(fd) < 0) return failed(L, "close");
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -244,6 +271,7 @@ static int sock_dup(lua_State *L) {
   if (lsock_isclosed(s)) return lsock_failclosed(L, "dup");
   if (s->tr) return lsock_failno(L, EOPNOTSUPP, "dup"); /* the keys of a connection have one owner */
   n = lsock_newsock(L, core);
+  if (lsock_full(L, core, 1)) return lsock_failfull(L, "dup");
   fd = dup_fd(L, s->fd);
   if (fd == LSOCK_NOFD) return failed(L, "dup");
   for (d = LSOCK_RD; d <= LSOCK_WR; d++) /* both live on one open socket: no kernel timeouts any more */
@@ -252,6 +280,7 @@ static int sock_dup(lua_State *L) {
   n->timeout = s->timeout;
   n->nonblocking = s->nonblocking;
   lsock_open(n, fd, s->family, s->type, s->proto);
+  lsock_count(core, n);
   return 1;
 }
 
@@ -279,6 +308,11 @@ static int step_accept(lua_State *L, lsock_Op *op) {
     op->slot = lua_gettop(L);
   }
   n = lua_touserdata(L, op->slot);
+  if (lsock_full(L, op->core, 1)) {
+    op->err = EMFILE;
+    op->msg = LSOCK_TOO_MANY;
+    return LSOCK_FAIL;
+  }
   op->addr.len = sizeof op->addr.u;
   fd = lsock_plat_accept(s->fd, &op->addr.u.sa, &op->addr.len);
   if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_accept(s->fd, &op->addr.u.sa, &op->addr.len);
@@ -287,6 +321,7 @@ static int step_accept(lua_State *L, lsock_Op *op) {
   n->nonblocking = s->nonblocking;
 #endif
   lsock_open(n, fd, s->family, s->type, s->proto);
+  lsock_count(op->core, n);
   return give_accepted(L, op);
 }
 
@@ -322,7 +357,9 @@ static int sock_close(lua_State *L) {
 static int sock_detach(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   lsock_fd fd;
+  int r;
   if (lsock_isclosed(s)) return lsock_failclosed(L, "detach");
+  if ((r = lsock_admit_plain(L, "detach")) != 0) return r;
   lsock_takefd(L, 1, s, &fd);
   lua_pushinteger(L, fd);
   return 1;
@@ -339,6 +376,7 @@ static int sock_scope(lua_State *L) {
 static int sock_gc(lua_State *L) {
   lsock_Sock *s = lsock_tosock(L, 1, lsock_core(L));
   if (!s) return 0;
+  if (s->fd == LSOCK_NOFD && s->counted) take(L, s, 0); /* it was to get a descriptor, and did not */
   if (s->fd != LSOCK_NOFD) {
     int fd = s->fd;
     s->waiting = 0;
@@ -400,7 +438,7 @@ static int sock_index(lua_State *L) {
   const lsock_Sock *s;
   const char *k;
   lua_pushvalue(L, 2);
-  if (lsock_likely(lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL)) return 1;
+  if (lsock_likely(lua_gettable(L, lua_upvalueindex(2)) != LUA_TNIL)) return 1;
   s = lsock_checksock(L, 1, lsock_core(L));
   if (lua_type(L, 2) != LUA_TSTRING) return 0;
   k = lua_tostring(L, 2);
@@ -492,8 +530,10 @@ static void open_sockets(lua_State *L, int core) {
 
 /* A module beside this one: from where the host put it, or by its `require`; nil in a host without one. */
 static void open_beside(lua_State *L, const char *name) {
-  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-  if (lua_istable(L, -1) && lua_getfield(L, -1, name) != LUA_TNIL) return;
+  lua_pushcfunction(L, lsock_require);
+  lua_pushstring(L, name);
+  lua_call(L, 1, 1);
+  if (!lua_isnil(L, -1)) return;
   if (lua_getglobal(L, "require") == LUA_TNIL) return;
   lua_pushstring(L, name);
   lua_call(L, 1, 1);
@@ -589,6 +629,7 @@ int luaopen_socket(lua_State *L) {
   luaL_checkversion(L);
   c = lua_newuserdatauv(L, sizeof *c, LSOCK_UV_COUNT);
   memset(c, 0, sizeof *c);
+  c->seal = LSOCK_CORE_SEAL(c);
   c->api = &lsock_api;
   c->secret = lsock_plat_secret();
   c->default_timeout = -1;

@@ -392,7 +392,7 @@ static int addr_tostring(lua_State *L) {
 static int addr_index(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_pushvalue(L, 2);
-  if (lua_rawget(L, lua_upvalueindex(2)) == LUA_TNUMBER) {
+  if (lua_gettable(L, lua_upvalueindex(2)) == LUA_TNUMBER) {
     lua_rawgeti(L, 1, lua_tointeger(L, -1));
     return 1;
   }
@@ -406,7 +406,7 @@ static int addr_newindex(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 3);
   lua_pushvalue(L, 2);
-  if (lua_rawget(L, lua_upvalueindex(2)) == LUA_TNUMBER) lua_replace(L, 2);
+  if (lua_gettable(L, lua_upvalueindex(2)) == LUA_TNUMBER) lua_replace(L, 2);
   lua_settop(L, 3);
   lua_rawset(L, 1);
   return 0;
@@ -433,8 +433,8 @@ static int addr_eq(lua_State *L) {
 }
 
 static void set_meta(lua_State *L, int family, const char *const *fields) {
-  lsock_pushcore(L, LSOCK_UV_ADDR);
-  if (lua_rawgetp(L, -1, fields) == LUA_TNIL) {
+  lsock_pushtable(L, LSOCK_UV_ADDR);
+  if (lua_rawgetp(L, -1, fields) != LUA_TTABLE) {
     int i;
     lua_pop(L, 1);
     lua_createtable(L, 0, 5);

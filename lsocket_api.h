@@ -39,6 +39,8 @@ typedef struct lsock_Api {
   char *(*room)(lua_State *, lsock_Op *);
   const char *(*checkname)(lua_State *, int);
   void (*checkkeys)(lua_State *, int, const char *const[]);
+  void (*count)(lsock_Core *, lsock_Sock *);
+  int (*admit_other)(lua_State *, const char *, const char *);
 } lsock_Api;
 
 #if defined(LSOCKET_BESIDE)
@@ -59,6 +61,8 @@ typedef struct lsock_Api {
 #define lsock_room(L, op) (LSOCK_API(L)->room((L), (op)))
 #define lsock_checkname(L, arg) (LSOCK_API(L)->checkname((L), (arg)))
 #define lsock_checkkeys(L, arg, keys) (LSOCK_API(L)->checkkeys((L), (arg), (keys)))
+#define lsock_count(core, s) ((core)->api->count((core), (s)))
+#define lsock_admit_other(L, op, what) (LSOCK_API(L)->admit_other((L), (op), (what)))
 /* does not return, but a pointer cannot say so to the compiler */
 #define lsock_nosock(L, arg)                                                                                           \
   do LSOCK_API(L)->nosock((L), (arg));                                                                                 \
@@ -70,7 +74,7 @@ typedef struct lsock_Api {
         lsock_open, lsock_nosock, lsock_closesock, lsock_takefd, lsock_register, lsock_newclass, lsock_pushclass,      \
         lsock_pusherror, lsock_fail, lsock_failno, lsock_pushextra, lsock_drive, lsock_go_on, lsock_settimeout,        \
         lsock_checktimeout, lsock_checkbytes, lsock_checkbuffer, lsock_checksize, lsock_room, lsock_checkname,         \
-        lsock_checkkeys                                                                                                \
+        lsock_checkkeys, lsock_count, lsock_admit_other                                                                \
   }
 #endif
 

@@ -12,6 +12,7 @@ typedef struct Buffer {
   uintptr_t seal; /* as in lsock_Sock, with another mark */
   char *p;
   size_t len;
+  const void *owner; /* of a view: whose bytes they are, its user value 1 */
 } Buffer;
 
 #define BUFFER_SEAL(core, b) (((uintptr_t)(b) ^ (core)->secret) + 2)
@@ -21,7 +22,13 @@ typedef struct Buffer {
 
 static Buffer *to_buffer(lua_State *L, int arg) {
   Buffer *b = lua_touserdata(L, arg);
-  return b && lua_rawlen(L, arg) >= sizeof *b && b->seal == BUFFER_SEAL(lsock_core(L), b) ? b : NULL;
+  if (!b || lua_rawlen(L, arg) < sizeof *b || b->seal != BUFFER_SEAL(lsock_core(L), b)) return NULL;
+  if (b->owner) { /* the debug library can take it away */
+    lua_getiuservalue(L, arg, 1);
+    if (lua_touserdata(L, -1) != b->owner) b = NULL;
+    lua_pop(L, 1);
+  }
+  return b;
 }
 
 static Buffer *check_buffer(lua_State *L, int arg) {
@@ -83,7 +90,8 @@ static Buffer *new_buffer(lua_State *L, size_t room, int uservalues) {
   b->seal = BUFFER_SEAL(lsock_core(L), b);
   b->p = (char *)(b + 1);
   b->len = room;
-  lsock_pushcore(L, LSOCK_UV_BUFFER);
+  b->owner = NULL;
+  lsock_pushtable(L, LSOCK_UV_BUFFER);
   lua_setmetatable(L, -2);
   return b;
 }
@@ -94,10 +102,12 @@ static int mod_buffer(lua_State *L) {
     lua_Integer n = luaL_checkinteger(L, 1);
     luaL_argcheck(L, n >= 0, 1, "size must not be negative");
     luaL_argcheck(L, (lua_Unsigned)n <= BUFFER_MAX, 1, "size is too large");
+    lsock_bound(L, 1, (size_t)n);
     memset(new_buffer(L, (size_t)n, 0)->p, 0, (size_t)n);
   } else {
     size_t len;
     const char *s = lsock_checkbytes(L, 1, &len);
+    lsock_bound(L, 1, len);
     memcpy(new_buffer(L, len, 0)->p, s, len);
   }
   return 1;
@@ -178,6 +188,7 @@ static int buf_view(lua_State *L) {
     lua_pop(L, 1);
     lua_pushvalue(L, 1);
   }
+  v->owner = lua_touserdata(L, -1);
   lua_setiuservalue(L, -2, 1);
   return 1;
 }

@@ -48,6 +48,7 @@ static int step_connect(lua_State *L, lsock_Op *op) {
   if (op->state == PENDING) return finish_connect(L, op);
   if (op->state == CONNECTED) return connected(L, op);
   if (op->nowait) lsock_mode(s, 1);
+  if ((r = lsock_step_policy(L, op, "connect")) < 0) return r;
   if (connect(s->fd, &op->addr.u.sa, op->addr.len) == 0) return connected(L, op);
   err = errno;
   if (err == EAGAIN && op->timeout != 0) return lsock_pause(L, op, LSOCK_RETRY); /* a Unix listener's queue is full */
@@ -105,7 +106,7 @@ static int sock_connect_ex(lua_State *L) {
 
 static int step_bind(lua_State *L, lsock_Op *op) {
   int r = lsock_step_address(L, op);
-  if (r < 0) return r;
+  if (r < 0 || (r = lsock_step_policy(L, op, "bind")) < 0) return r;
   if (bind(op->s->fd, &op->addr.u.sa, op->addr.len) < 0) {
     op->err = errno;
     return LSOCK_FAIL;
@@ -132,6 +133,7 @@ static int sock_listen(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   int backlog = bound_backlog(luaL_optinteger(L, 2, DEFAULT_BACKLOG));
   if (lsock_isclosed(s)) return lsock_failclosed(L, "listen");
+  if (!lsock_may_listen(lsock_core(L), s)) return lsock_failrefused(L, "listen", "listen", s->family, s->type);
   if (listen(s->fd, backlog) < 0) return lsock_failno(L, errno, "listen");
   lua_settop(L, 1);
   return 1;
@@ -209,12 +211,17 @@ static void target(const Race *r, int i, lsock_Addr *a) {
   memcpy(&a->u, r->try[i].to->ai_addr, a->len);
 }
 
+/* What the functions below return besides an errno. */
+enum { REFUSED = -1, FULL = -2 };
+
 /* Notes why attempt i failed, and closes its socket. */
-static void lost(lua_State *L, lsock_Op *op, Race *r, int i, int err) {
+static void lost(lua_State *L, lsock_Op *op, Race *r, int i, int err, const char *msg) {
   lsock_Fail f = {0};
   lsock_Addr a;
   target(r, i, &a);
   lsock_pushaddr(L, 0, &a);
+  f.msg = op->msg = err == REFUSED ? LSOCK_REFUSED : err == FULL ? LSOCK_TOO_MANY : msg;
+  if (err < 0) err = err == REFUSED ? EACCES : EMFILE;
   f.err = op->err = err;
   f.op = "connect";
   f.address = lua_gettop(L);
@@ -228,8 +235,8 @@ static void lost(lua_State *L, lsock_Op *op, Race *r, int i, int err) {
   r->try[i].s = NULL;
 }
 
-/* source_address is at index 3, or nil: 0, or an errno. */
-static int bind_source(lua_State *L, lsock_fd fd, int family) {
+/* source_address is at index 3, or nil: 0, or an errno, or REFUSED. */
+static int bind_source(lua_State *L, const lsock_Core *core, lsock_fd fd, int family) {
   lsock_Addr a;
   if (lua_isnil(L, 3)) return 0;
   lua_rawgeti(L, 3, 1);
@@ -240,20 +247,25 @@ static int bind_source(lua_State *L, lsock_fd fd, int family) {
   }
   lua_pop(L, 1);
   if (lsock_getaddr(L, 3, family, 0, &a)) return EADDRNOTAVAIL;
+  if (!lsock_may(core, "bind", &a, family, SOCK_STREAM)) return REFUSED;
   return bind(fd, &a.u.sa, a.len) < 0 ? errno : 0;
 }
 
-/* A socket for attempt i, on top of the stack; 0, or an errno. */
+/* A socket for attempt i, on top of the stack; 0, or an errno, REFUSED or FULL. */
 static int new_attempt(lua_State *L, lsock_Op *op, const Race *r, int i) {
   const struct addrinfo *ai = r->try[i].to;
   lsock_Sock *s = lsock_newsock(L, op->core);
-  lsock_fd fd = lsock_plat_socket(ai->ai_family, SOCK_STREAM, 0);
+  lsock_fd fd;
+  if (!lsock_may(op->core, "socket", NULL, ai->ai_family, SOCK_STREAM)) return REFUSED;
+  if (lsock_full(L, op->core, 1)) return FULL;
+  fd = lsock_plat_socket(ai->ai_family, SOCK_STREAM, 0);
   if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_socket(ai->ai_family, SOCK_STREAM, 0);
   if (fd == LSOCK_NOFD) return errno;
   s->timeout = op->timeout;
   s->internal = 1; /* until it has won */
   lsock_open(s, fd, ai->ai_family, SOCK_STREAM, 0);
-  return bind_source(L, fd, ai->ai_family);
+  lsock_count(op->core, s);
+  return bind_source(L, op->core, fd, ai->ai_family);
 }
 
 /* The winner is on top: the result, once the others are closed. */
@@ -283,12 +295,16 @@ static int begin(lua_State *L, lsock_Op *op, Race *r, int i) {
   target(r, i, &a);
   if (!err) {
     lsock_mode(s, 1);
-    if (connect(s->fd, &a.u.sa, a.len) == 0) return 1;
-    err = errno;
+    if (!lsock_may(op->core, "connect", &a, s->family, s->type))
+      err = REFUSED;
+    else if (connect(s->fd, &a.u.sa, a.len) == 0)
+      return 1;
+    else
+      err = errno;
   }
   lua_pop(L, 1);
   if (err != EINPROGRESS && err != EINTR) {
-    lost(L, op, r, i, err);
+    lost(L, op, r, i, err, NULL);
     return 0;
   }
   r->try[i].s = s;
@@ -310,7 +326,7 @@ static int look(lua_State *L, lsock_Op *op, Race *r) {
     if (!s || lsock_plat_poll(s->fd, POLLOUT, 0) <= 0) continue;
     err = socket_error(s->fd);
     if (err) {
-      lost(L, op, r, i, err);
+      lost(L, op, r, i, err, NULL);
       r->when = 0; /* RFC 8305, section 5: the next one at once */
     } else {
       r->try[i].s = NULL;
@@ -337,7 +353,7 @@ static int race_over(lua_State *L, lsock_Op *op) {
   if (op->state == START) return -1;
   r = race_of(L, op);
   for (i = 0; i < r->next; i++)
-    if (r->try[i].s) lost(L, op, r, i, op->err);
+    if (r->try[i].s) lost(L, op, r, i, op->err, op->msg);
   return give_errors(L, op, r);
 }
 
@@ -367,7 +383,7 @@ static int single_over(lua_State *L, lsock_Op *op) {
   Race *r = race_of(L, op);
   r->pending = 0;
   r->try[0].s = NULL;
-  lost(L, op, r, 0, op->err);
+  lost(L, op, r, 0, op->err, op->msg);
   return give_errors(L, op, r);
 }
 
@@ -490,6 +506,7 @@ static int set_server_options(lsock_fd fd, int family, int reuse_port, int duals
 static int step_server(lua_State *L, lsock_Op *op) {
   int r = step_bind(L, op);
   if (r < 0) return r;
+  if (!lsock_may_listen(op->core, op->s)) return lsock_refuse(L, op, "listen");
   if (listen(op->s->fd, op->state) < 0) {
     op->err = errno;
     return LSOCK_FAIL;
@@ -549,10 +566,12 @@ static int mod_create_server(lua_State *L) {
   host = lsock_getaddr(L, 1, family, 0, &op.addr);
   s = lsock_newsock(L, op.core);
   s->internal = 1;
+  if ((err = lsock_admit(L, "create_server", "socket", family, SOCK_STREAM, 1)) != 0) return err;
   fd = lsock_plat_socket(family, SOCK_STREAM, 0);
   if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_socket(family, SOCK_STREAM, 0);
   if (fd == LSOCK_NOFD) return lsock_failno(L, errno, "create_server");
   lsock_open(s, fd, family, SOCK_STREAM, 0);
+  lsock_count(op.core, s);
   err = set_server_options(fd, family, reuse_port, dualstack);
   if (err) {
     lsock_closesock(L, 2, s);

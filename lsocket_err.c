@@ -60,7 +60,7 @@ void lsock_pusherror(lua_State *L, const lsock_Fail *f) {
     lua_pushvalue(L, f->extra);
     lua_setiuservalue(L, -2, UV_EXTRA);
   }
-  lsock_pushcore(L, LSOCK_UV_ERROR);
+  lsock_pushtable(L, LSOCK_UV_ERROR);
   lua_setmetatable(L, -2);
 }
 
@@ -69,7 +69,7 @@ void lsock_pusherror(lua_State *L, const lsock_Fail *f) {
 ** object, which knows neither place nor address.
 */
 static void push_would_block(lua_State *L, const lsock_Fail *f) {
-  lsock_pushcore(L, LSOCK_UV_EAGAIN);
+  lsock_pushtable(L, LSOCK_UV_EAGAIN);
   if (lua_rawgetp(L, -1, f->op) == LUA_TNIL) {
     lua_pop(L, 1);
     lsock_pusherror(L, f);
@@ -166,7 +166,7 @@ static void push_where(lua_State *L, int idx, const Err *e) {
 }
 
 static int push_class(lua_State *L, const Err *e) {
-  lsock_pushcore(L, LSOCK_UV_CLASSES);
+  lsock_pushtable(L, LSOCK_UV_CLASSES);
   lua_rawgeti(L, -1, e->cls);
   lua_remove(L, -2);
   return 1;
@@ -299,7 +299,7 @@ static int class_tostring(lua_State *L) {
 
 int lsock_newclass(lua_State *L, int core, const char *name, int parent) {
   int n;
-  lua_getiuservalue(L, core, LSOCK_UV_CLASSES);
+  if (lua_getiuservalue(L, core, LSOCK_UV_CLASSES) != LUA_TTABLE) lsock_tampered(L);
   n = (int)lua_rawlen(L, -1) + 1;
   lua_createtable(L, 0, 2);
   lua_pushstring(L, name);
@@ -308,7 +308,7 @@ int lsock_newclass(lua_State *L, int core, const char *name, int parent) {
     lua_rawgeti(L, -2, parent);
     lua_setfield(L, -2, "parent");
   }
-  lua_getfield(L, -2, "meta");
+  if (lua_getfield(L, -2, "meta") != LUA_TTABLE) lsock_tampered(L);
   lua_setmetatable(L, -2);
   lua_rawseti(L, -2, n);
   lua_pop(L, 1);
@@ -316,7 +316,7 @@ int lsock_newclass(lua_State *L, int core, const char *name, int parent) {
 }
 
 void lsock_pushclass(lua_State *L, int core, int n) {
-  lua_getiuservalue(L, core, LSOCK_UV_CLASSES);
+  if (lua_getiuservalue(L, core, LSOCK_UV_CLASSES) != LUA_TTABLE) lsock_tampered(L);
   lua_rawgeti(L, -1, n);
   lua_remove(L, -2);
 }

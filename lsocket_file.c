@@ -51,6 +51,7 @@ static size_t waiting(const Bytes *b) {
 
 /* Room for `n` more bytes after those that wait; the file is at stack index 1. */
 static void reserve(lua_State *L, Bytes *b, int uv, size_t n, size_t size) {
+  size_t limit = lsock_core(L)->receive_max;
   while (b->room - b->to < n) {
     size_t need = waiting(b) + n;
     if (need > SIZE_MAX_BUF) luaL_error(L, "not enough memory");
@@ -60,6 +61,7 @@ static void reserve(lua_State *L, Bytes *b, int uv, size_t n, size_t size) {
       char *p;
       if (need < size) need = size;
       if (need < b->room * 2) need = b->room * 2;
+      if (limit && need > limit && waiting(b) + n <= limit) need = limit;
       p = lua_newuserdatauv(L, need, 0);
       if (b->room >= need || waiting(b) > need - n) { /* a finalizer that ran now has used this file */
         lua_pop(L, 1);
@@ -119,6 +121,11 @@ static int fill(lua_State *L, lsock_Op *op, File *f, size_t want, size_t *spent)
   ssize_t n;
   size_t most;
   if (*spent >= SHARE) return lsock_further(op, LSOCK_READ);
+  if (op->core->receive_max && waiting(&f->in) + (want > 0 ? want : 1) > op->core->receive_max) {
+    op->err = ENOBUFS;
+    op->msg = "more than the host allows a file to hold";
+    return LSOCK_FAIL;
+  }
   if (*spent > 0 && op->timeout > 0) op->nowait = 1; /* the kernel's part of a timeout is for one call */
   if (want == 0 && f->size <= 1) {
     char c;
@@ -392,7 +399,7 @@ static int lines_next(lua_State *L) {
   lua_pushvalue(L, lua_upvalueindex(3));
   n = (int)lua_rawlen(L, lua_upvalueindex(4));
   luaL_checkstack(L, n + 4, "too many formats");
-  for (i = 1; i <= n; i++) lua_rawgeti(L, lua_upvalueindex(4), i);
+  for (i = 1; i <= n; i++) lua_geti(L, lua_upvalueindex(4), i);
   return read_formats(L, "lines", n);
 }
 
@@ -606,6 +613,7 @@ static int file_setvbuf(lua_State *L) {
   Buffering b = (Buffering)luaL_checkoption(L, 2, NULL, names);
   lua_Integer size = luaL_optinteger(L, 3, DEFAULT_SIZE);
   luaL_argcheck(L, size > 0 && (lua_Unsigned)size < SIZE_MAX_BUF, 3, "size is out of range");
+  if (!lua_isnoneornil(L, 3)) lsock_bound(L, 3, (size_t)size);
   if (!f->s) return unusable(L, "setvbuf", "file is closed");
   f->buffering = b;
   if (b != NONE && f->out.room < (size_t)size) reserve(L, &f->out, UV_OUT, (size_t)size, (size_t)size);
@@ -661,6 +669,7 @@ static int sock_makefile(lua_State *L) {
   lua_Integer size = luaL_optinteger(L, 3, -1);
   File *f;
   luaL_argcheck(L, size < (lua_Integer)SIZE_MAX_BUF, 3, "buffer is too large");
+  if (size > 1) lsock_bound(L, 3, (size_t)size);
   if (lsock_isclosed(s)) return unusable(L, "makefile", "socket is closed");
   lua_settop(L, 3);
   f = lua_newuserdatauv(L, sizeof *f, 3);
@@ -669,9 +678,10 @@ static int sock_makefile(lua_State *L) {
   parse_mode(L, 2, f);
   f->buffering = size == 0 ? NONE : size == 1 ? LINE : FULL;
   f->size = size == 0 ? 1 : size <= 1 ? DEFAULT_SIZE : (size_t)size;
+  if (core->receive_max && f->size > core->receive_max) f->size = core->receive_max;
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, -2, UV_SOCKET);
-  lsock_pushcore(L, LSOCK_UV_FILE);
+  lsock_pushtable(L, LSOCK_UV_FILE);
   lua_setmetatable(L, -2);
   if (s->files == UINT16_MAX) return luaL_error(L, "too many files of one socket");
   f->s = s;

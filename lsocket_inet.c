@@ -176,6 +176,8 @@ static int mod_gethostname(lua_State *L) {
 /* socket.sethostname(name) -> true; needs privileges (sethostname(2)) */
 static int mod_sethostname(lua_State *L) {
   const char *name = lsock_checkname(L, 1);
+  int r = lsock_admit_other(L, "sethostname", "sethostname");
+  if (r) return r;
   if (sethostname(name, strlen(name)) < 0) return fail(L, errno, "sethostname", NULL);
   lua_pushboolean(L, 1);
   return 1;

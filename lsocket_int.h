@@ -28,29 +28,51 @@
 typedef struct lsock_Pool lsock_Pool; /* lsocket_resolve.c */
 
 typedef struct lsock_Core {
+  uintptr_t seal;              /* LSOCK_CORE_SEAL: a script cannot make a core of its own */
   const struct lsock_Api *api; /* lsocket_api.h */
   uintptr_t secret;            /* see lsock_Sock.seal */
-  int64_t default_timeout;     /* ns, < 0: none */
-  char *scratch;               /* receive buffer; its userdata is user value LSOCK_UV_SCRATCH */
+  lsock_Policy policy;         /* the host's; NULL: everything is allowed */
+  void *policy_ud;
+  size_t receive_max; /* the host's limits; 0: none ... */
+  int sockets_max;
+  int sockets;             /* ... and what is open now */
+  unsigned restrictions;   /* LSOCK_NO_ of lsocket.h */
+  int64_t default_timeout; /* ns, < 0: none */
+  char *scratch;           /* receive buffer, from the state's allocator */
   size_t scratch_size;
   lsock_Pool *pool;               /* threads that look names up; NULL until one is needed */
-  int hook;                       /* there is a wait hook: LSOCK_HOOK_SET | LSOCK_HOOK_REACTOR */
+  int hook;                       /* bits of LSOCK_HOOKED ...; 0: a blocking call may simply block */
   struct lsock_Reactor *active;   /* the one whose tasks are running */
   struct lsock_Reactor *reactors; /* all of them */
   int untaken;                    /* received descriptors that nobody took (lsocket_msg.c) ... */
   int untaken_max;                /* ... and how many call for a garbage collection */
+  int ended;                      /* the state is being closed */
 } lsock_Core;
 
-enum { LSOCK_HOOK_SET = 1, LSOCK_HOOK_REACTOR = 2 };
+/* A wait hook is set; a reactor's tasks are running; nothing may block the thread. */
+enum { LSOCK_HOOKED = 1, LSOCK_REACTING = 2, LSOCK_NEVER = 4 };
 
-/* The core is upvalue 1 of every function of the library; upvalue 2 is true in the try_ form of a function. */
+#define LSOCK_CORE_SEAL(c) ((uintptr_t)(c) ^ lsock_plat_canary())
+
+/* Ends a function whose core is not ours: only the debug library can do that. */
+static inline _Noreturn void lsock_tampered(lua_State *L) {
+  for (;;) luaL_error(L, "socket: its functions were tampered with");
+}
+
+/*
+** The core is upvalue 1 of every function of the library; upvalue 2 is true in the try_ form of a function. The debug
+** library can replace upvalues, so the core proves itself, by a number of the process that no script can know.
+*/
 #define LSOCK_UP_CORE lua_upvalueindex(1)
 #define LSOCK_UP_TRY lua_upvalueindex(2)
-#define lsock_core(L) ((lsock_Core *)lua_touserdata((L), LSOCK_UP_CORE))
+static inline lsock_Core *lsock_core(lua_State *L) {
+  lsock_Core *c = lua_touserdata(L, LSOCK_UP_CORE);
+  if (lsock_likely(c && c->seal == LSOCK_CORE_SEAL(c))) return c;
+  lsock_tampered(L);
+}
 
 enum { /* user values of the core */
-       LSOCK_UV_SCRATCH = 1,
-       LSOCK_UV_HOOK,
+       LSOCK_UV_HOOK = 1,
        LSOCK_UV_WAKE,
        LSOCK_UV_SOCKET,  /* metatable of sockets */
        LSOCK_UV_ERROR,   /* metatable of errors */
@@ -69,7 +91,11 @@ enum { /* user values of the core */
        LSOCK_UV_COUNT = LSOCK_UV_REACTOR
 };
 
+/* Pushes a user value of the core: any; or one that is a table, which the debug library may have replaced. */
 #define lsock_pushcore(L, uv) ((void)lua_getiuservalue((L), LSOCK_UP_CORE, (uv)))
+static inline void lsock_pushtable(lua_State *L, int uv) {
+  if (lua_getiuservalue(L, LSOCK_UP_CORE, uv) != LUA_TTABLE) lsock_tampered(L);
+}
 
 /* One row of a registration array. */
 typedef struct lsock_Reg {
@@ -100,6 +126,7 @@ typedef struct lsock_Sock {
   unsigned char likely_idle;  /* directions in which the last operation had to wait; LSOCK_DRAINED */
   unsigned char internal : 1; /* ours alone: no warning when collected */
   unsigned char closing : 1;  /* closed but for its files */
+  unsigned char counted : 1;  /* in core->sockets */
   unsigned char watch;        /* the number of the reactor that watches the descriptor; 0 none */
   uint16_t files;             /* open ones, of makefile */
   const lsock_Transport *tr;  /* how bytes travel; NULL: as they are */
@@ -120,6 +147,12 @@ lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, int uservalues);
 
 /* Gives it a descriptor; an O_NONBLOCK already in force is not looked for. */
 void lsock_open(lsock_Sock *s, lsock_fd fd, int family, int type, int proto);
+
+/* Counts an open socket against the host's limit, until it is closed or its descriptor taken. */
+void lsock_count(lsock_Core *core, lsock_Sock *s);
+
+/* What SO_TYPE and getsockname say where a value is < 0; -1 and errno if it is no socket. */
+int lsock_describe(lsock_fd fd, int *family, int *type, int *proto);
 
 /* NULL unless the value at `arg` is a socket of this state. */
 lsock_Sock *lsock_tosock(lua_State *L, int arg, const lsock_Core *core);
@@ -292,7 +325,8 @@ struct lsock_Op {
   int file;           /* for a file of makefile's: goes on after the socket's own close */
   int formats, flush; /* lsocket_file.c */
   unsigned turn;
-  lsock_Addr addr; /* unset */
+  uintptr_t seal; /* of a kept one; unset, as the rest */
+  lsock_Addr addr;
 };
 
 /* Goes on with another socket, at stack index `self`, for what is left of the time. */
@@ -359,6 +393,9 @@ char *lsock_tobuffer(lua_State *L, int idx, size_t *len);
 /* A byte count for one receive. */
 size_t lsock_checksize(lua_State *L, int arg);
 
+/* Frees the buffer that lsock_room shares among sockets. */
+void lsock_freescratch(lua_State *L, lsock_Core *core);
+
 /* Room for one attempt to receive op->len bytes; lsock_ownroom: room that outlives a wait. */
 char *lsock_room(lua_State *L, lsock_Op *op);
 char *lsock_ownroom(lua_State *L, lsock_Op *op);
@@ -407,9 +444,9 @@ void lsock_open_resolve(lua_State *L, int core);
 /* ---------------------------------------------------------------- many at once (lsocket_select.c, lsocket_reactor.c) */
 
 /* The descriptor of what can be waited for: a socket, a file, a number, an object with fileno or getfd. LSOCK_NOFD: none.
-** May call Lua. lsock_checkfileno: an argument error instead. */
-lsock_fd lsock_fileno(lua_State *L, int idx);
-lsock_fd lsock_checkfileno(lua_State *L, int arg);
+** May call Lua. lsock_checkfd: an argument error instead. */
+lsock_fd lsock_tofd(lua_State *L, int idx);
+lsock_fd lsock_checkfd(lua_State *L, int arg);
 
 int lsock_mod_wait(lua_State *L);
 
@@ -463,6 +500,61 @@ void lsock_open_reactor(lua_State *L, int core);
 
 /* For luaopen_socket_<name>: the field of the module `socket`. */
 int lsock_submodule(lua_State *L, const char *name);
+
+/* ---------------------------------------------------------------- the host (lsocket_policy.c, lsocket_host.c) */
+
+#define LSOCK_REFUSED "refused by the host's policy"
+#define LSOCK_TOO_MANY "the host allows no more open sockets"
+
+/* Asks the host's policy: 1, or 0 and errno EACCES. `a` may be NULL. */
+int lsock_ask(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type);
+
+/* The same, where there mostly is none. */
+static inline int lsock_may(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type) {
+  return lsock_likely(!core->policy) || lsock_ask(core, what, a, family, type);
+}
+int lsock_may_listen(const lsock_Core *core, const lsock_Sock *s);
+int lsock_may_fd(const lsock_Core *core, const char *what, lsock_fd fd);
+int lsock_may_send_item(const lsock_Core *core, const lsock_Sock *s, int level, int type);
+
+/* In a step, right before the system call that uses op->addr: 0, or LSOCK_FAIL with that address in the error. */
+int lsock_refuse(lua_State *L, lsock_Op *op, const char *what);
+static inline int lsock_step_policy(lua_State *L, lsock_Op *op, const char *what) {
+  return lsock_may(op->core, what, &op->addr, op->s->family, op->s->type) ? 0 : lsock_refuse(L, op, what);
+}
+
+/* To send to an address with this flag is to connect (tcp(7)). */
+#if defined(MSG_FASTOPEN)
+#define LSOCK_SENDTO(flags) ((flags)&MSG_FASTOPEN ? "connect" : "sendto")
+#else
+#define LSOCK_SENDTO(flags) "sendto"
+#endif
+
+/* Does the host's limit leave no room for n sockets more? The error that says so. */
+int lsock_full(lua_State *L, const lsock_Core *core, int n);
+int lsock_failfull(lua_State *L, const char *op);
+int lsock_failrefused(lua_State *L, const char *op, const char *what, int family, int type);
+
+/* In a C function: 0, or the number of results of its failure. Before it makes n sockets; before it handles a plain
+** descriptor, or gives one out; before it sets or asks an option. */
+int lsock_admit(lua_State *L, const char *op, const char *what, int family, int type, int n);
+int lsock_admit_fd(lua_State *L, const char *op, const char *what, lsock_fd fd);
+int lsock_admit_plain(lua_State *L, const char *op);
+int lsock_admit_other(lua_State *L, const char *op, const char *what); /* open, sethostname */
+int lsock_admit_option(lua_State *L, const lsock_Sock *s, int level, int name, const void *p, size_t len);
+int lsock_admit_getoption(lua_State *L, const lsock_Sock *s, int level, int name);
+
+/* A `require` that knows modules loaded or preloaded by the host, and nil for others; a Lua function. */
+int lsock_require(lua_State *L);
+
+/* A count of bytes, argument `arg`: argument error for more than the host allows. */
+size_t lsock_bound(lua_State *L, int arg, size_t n);
+
+/* NULL unless the value at idx is this library's core. */
+static inline lsock_Core *lsock_tocore(lua_State *L, int idx) {
+  lsock_Core *c = lua_touserdata(L, idx);
+  return c && lua_rawlen(L, idx) == sizeof *c && c->seal == LSOCK_CORE_SEAL(c) ? c : NULL;
+}
 
 /* ---------------------------------------------------------------- constants (lsocket_const.c) */
 

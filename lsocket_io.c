@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* Receive buffers up to this size are shared by all sockets of a state. */
-#define SCRATCH_MAX 65536
+#define SCRATCH_MAX 262144
 
 /* One receive is never asked for more: ssize_t must hold the count on any platform. */
 #define RECEIVE_MAX (INT_MAX - 1)
@@ -26,15 +26,36 @@ void lsock_optflags(lua_State *L, int arg, lsock_Op *op, int now) {
   if (op->flags & now) op->timeout = 0;
 }
 
+/* The host's limit, looked at only where the buffer at hand, which is within it, does not do. */
+static size_t allowed(lua_State *L, const lsock_Op *op) {
+  return lsock_bound(L, 2, op->len);
+}
+
+/* No userdata, which the debug library could let go of: it would be freed while it is in use. */
 static char *grow_scratch(lua_State *L, lsock_Core *core, size_t n) {
   size_t size = 4096;
-  char *p;
+  void *ud, *p;
+  lua_Alloc f = lua_getallocf(L, &ud);
   while (size < n) size *= 2;
-  p = lua_newuserdatauv(L, size, 0);
-  lua_setiuservalue(L, LSOCK_UP_CORE, LSOCK_UV_SCRATCH);
+  if (core->receive_max && size > core->receive_max) size = core->receive_max;
+  lsock_freescratch(L, core);
+  p = f(ud, NULL, LUA_TUSERDATA, size);
+  if (!p) {
+    lua_gc(L, LUA_GCCOLLECT);
+    p = f(ud, NULL, LUA_TUSERDATA, size);
+  }
+  if (!p) luaL_error(L, "not enough memory");
   core->scratch = p;
   core->scratch_size = size;
   return p;
+}
+
+void lsock_freescratch(lua_State *L, lsock_Core *core) {
+  void *ud;
+  lua_Alloc f = lua_getallocf(L, &ud);
+  if (core->scratch) f(ud, core->scratch, core->scratch_size, 0);
+  core->scratch = NULL;
+  core->scratch_size = 0;
 }
 
 /*
@@ -45,12 +66,12 @@ char *lsock_room(lua_State *L, lsock_Op *op) {
   lsock_Core *core = op->core;
   if (op->into) return op->into;
   if (lsock_likely(op->len <= core->scratch_size)) return core->scratch;
-  if (op->len <= SCRATCH_MAX) return grow_scratch(L, core, op->len);
+  if (op->len <= SCRATCH_MAX && !core->ended) return grow_scratch(L, core, allowed(L, op));
   return lsock_ownroom(L, op);
 }
 
 char *lsock_ownroom(lua_State *L, lsock_Op *op) {
-  if (!op->into) op->into = lua_newuserdatauv(L, op->len, 0);
+  if (!op->into) op->into = lua_newuserdatauv(L, allowed(L, op), 0);
   return op->into;
 }
 
@@ -245,7 +266,7 @@ static int step_sendto(lua_State *L, lsock_Op *op) {
   int r;
   if (op->s->tr) return lsock_untransported(op);
   r = lsock_step_address(L, op);
-  if (r < 0) return r;
+  if (r < 0 || (r = lsock_step_policy(L, op, LSOCK_SENDTO(op->flags))) < 0) return r;
   n = sendto(op->s->fd, op->data, op->len, op->flags | LSOCK_NOSIGNAL | LSOCK_DONTWAIT(op), &op->addr.u.sa,
              op->addr.len);
   if (n < 0) {

@@ -29,6 +29,7 @@
 /* ---------------------------------------------------------------- control buffers */
 
 typedef struct Control {
+  uintptr_t seal;
   size_t size, len; /* of the bytes that follow: room, and what a message filled of it */
   int untaken;      /* its part of core->untaken */
 } Control;
@@ -38,9 +39,12 @@ typedef struct Control {
 
 #define CONTROL_BYTES(c) ((char *)((c) + 1))
 
+#define CONTROL_SEAL(core, c) (((uintptr_t)(c) ^ (core)->secret) + 7)
+
 static Control *new_control(lua_State *L, size_t size) {
   Control *c = lua_newuserdatauv(L, sizeof *c + size, 0);
   memset(c, 0, sizeof *c + size);
+  c->seal = CONTROL_SEAL(lsock_core(L), c);
   c->size = size;
   return c;
 }
@@ -79,7 +83,7 @@ static int control_gc(lua_State *L) {
   Control *c = lua_touserdata(L, 1);
   struct msghdr h;
   struct cmsghdr *m;
-  if (!c || lua_rawlen(L, 1) < sizeof *c || lua_rawlen(L, 1) != sizeof *c + c->size) return 0;
+  if (!c || lua_rawlen(L, 1) < sizeof *c || c->seal != CONTROL_SEAL(lsock_core(L), c)) return 0;
   attach(c, &h, c->len);
   for (m = CMSG_FIRSTHDR(&h); m; m = CMSG_NXTHDR(&h, m))
     if (holds_descriptors(m)) close_descriptors(m);
@@ -102,9 +106,14 @@ typedef struct Rights {
 
 #define RIGHTS_SEAL(core, r) (((uintptr_t)(r) ^ (core)->secret) + 3)
 
+/* The debug library can take its control buffer away. */
 static Rights *to_rights(lua_State *L, int idx) {
   Rights *r = lua_touserdata(L, idx);
-  return r && lua_rawlen(L, idx) == sizeof *r && r->seal == RIGHTS_SEAL(lsock_core(L), r) ? r : NULL;
+  if (!r || lua_rawlen(L, idx) != sizeof *r || r->seal != RIGHTS_SEAL(lsock_core(L), r)) return NULL;
+  lua_getiuservalue(L, idx, 1);
+  if (lua_touserdata(L, -1) != r->control) r = NULL;
+  lua_pop(L, 1);
+  return r;
 }
 
 static Rights *check_rights(lua_State *L, int arg) {
@@ -183,7 +192,7 @@ static void push_items(lua_State *L, int control, struct msghdr *h) {
       lsock_core(L)->untaken += (int)(data_length(c) / sizeof(int));
       lua_pushvalue(L, control);
       lua_setiuservalue(L, -2, 1);
-      lsock_pushcore(L, LSOCK_UV_RIGHTS);
+      lsock_pushtable(L, LSOCK_UV_RIGHTS);
       lua_setmetatable(L, -2);
     } else {
       lua_createtable(L, 3, 0);
@@ -248,8 +257,18 @@ static Msg *new_msg(lua_State *L, lsock_Op *op, size_t count) {
 static void give_control(lua_State *L, Msg *m, size_t size) {
   m->control = new_control(L, size);
   m->control_at = lua_gettop(L);
-  lsock_pushcore(L, LSOCK_UV_CONTROL);
+  lsock_pushtable(L, LSOCK_UV_CONTROL);
   lua_setmetatable(L, -2);
+}
+
+/* As where there was no room for them. */
+static void drop_descriptors(struct msghdr *h) {
+  struct cmsghdr *c;
+  for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c))
+    if (holds_descriptors(c)) {
+      close_descriptors(c);
+      h->msg_flags |= MSG_CTRUNC;
+    }
 }
 
 static int step_recvmsg(lua_State *L, lsock_Op *op) {
@@ -271,6 +290,7 @@ static int step_recvmsg(lua_State *L, lsock_Op *op) {
   n = recvmsg(op->s->fd, &h, op->flags | CLOEXEC_FLAG | LSOCK_DONTWAIT(op));
   if (n < 0) return lsock_again(op, LSOCK_READ);
   m->control->len = h.msg_controllen; /* from here on its descriptors are seen to */
+  if (op->core->restrictions & LSOCK_NO_DESCRIPTORS) drop_descriptors(&h);
   op->addr.len = h.msg_namelen < sizeof op->addr.u ? h.msg_namelen : (socklen_t)sizeof op->addr.u;
   lsock_pushreceived(L, op, m->iov[0].iov_base, n);
   if (m->fds)
@@ -286,7 +306,7 @@ static int step_recvmsg(lua_State *L, lsock_Op *op) {
 static size_t check_control(lua_State *L, int arg) {
   lua_Integer n = luaL_optinteger(L, arg, 0);
   luaL_argcheck(L, n >= 0 && n <= CONTROL_MAX, arg, "size of ancillary data must be 0-16777216");
-  return (size_t)n;
+  return lsock_bound(L, arg, (size_t)n);
 }
 
 /* MSG_TRUNC as a flag may count bytes that were never written. */
@@ -354,6 +374,8 @@ static int mod_recv_fds(lua_State *L) {
   lsock_Op op;
   lua_Integer max;
   Msg *m;
+  int r = lsock_admit_plain(L, "recv_fds");
+  if (r) return r;
   lsock_op(L, &op, "recv_fds", step_recvmsg, LSOCK_RD);
   op.len = lsock_checksize(L, 2);
   max = luaL_checkinteger(L, 3);
@@ -374,7 +396,8 @@ static int check_descriptor(lua_State *L, int arg, int i) {
   luaL_Stream *f;
   if (lua_isinteger(L, -1)) {
     lua_Integer v = lua_tointeger(L, -1);
-    if (v >= 0 && v <= INT_MAX) return (int)v;
+    if (v >= 0 && v <= INT_MAX && lsock_may_fd(lsock_core(L), "fromfd", (int)v)) return (int)v;
+    if (v >= 0 && v <= INT_MAX) luaL_argerror(L, arg, lua_pushfstring(L, "item %d is " LSOCK_REFUSED, i));
   } else if ((s = lsock_tosock(L, -1, lsock_core(L))) != NULL) {
     if (!lsock_isclosed(s)) return s->fd;
   } else if ((f = luaL_testudata(L, -1, LUA_FILEHANDLE)) != NULL && f->closef && f->f) {
@@ -404,7 +427,7 @@ static int step_sendmsg(lua_State *L, lsock_Op *op) {
   if (op->s->tr) return lsock_untransported(op);
   if (op->address) {
     int r = lsock_step_address(L, op);
-    if (r < 0) return r;
+    if (r < 0 || (r = lsock_step_policy(L, op, LSOCK_SENDTO(op->flags))) < 0) return r;
   }
   attach(m->control, &h, m->control ? m->control->size : 0);
   if (op->address) {
@@ -496,15 +519,16 @@ static void push_item(lua_State *L, int arg, lua_Integer i, Item *it) {
   while (!it->data) luaL_argerror(L, arg, "data of an item must be bytes"); /* which does not return */
 }
 
-static void check_items(lua_State *L, Msg *m, int arg) {
+/* 0, or the number of results of a failure. */
+static int check_items(lua_State *L, const lsock_Op *op, Msg *m, int arg) {
   size_t n, size = 0, at = 0;
   int passed_on = 0;
   lua_Integer i;
   Item it;
-  if (lua_isnoneornil(L, arg)) return;
+  if (lua_isnoneornil(L, arg)) return 0;
   luaL_checktype(L, arg, LUA_TTABLE);
   n = lua_rawlen(L, arg);
-  if (n == 0) return;
+  if (n == 0) return 0;
   for (i = 1; (size_t)i <= n; i++) {
     push_item(L, arg, i, &it);
     luaL_argcheck(L, it.len <= (size_t)CONTROL_MAX && size + CMSG_SPACE(it.len) <= (size_t)CONTROL_MAX, arg,
@@ -520,6 +544,8 @@ static void check_items(lua_State *L, Msg *m, int arg) {
     /* memory was allocated since: a finalizer may have changed the list */
     luaL_argcheck(L, it.len <= size && CMSG_SPACE(it.len) <= size - at && passed_on >= lua_isuserdata(L, -2), arg,
                   "ancillary data changes");
+    if (!lsock_may_send_item(lsock_core(L), op->s, it.level, it.type))
+      return lsock_failrefused(L, op->name, "setsockopt", op->s->family, op->s->type);
     memcpy(put_header(m->control, &at, it.level, it.type, it.len), it.data, it.len);
     lua_pop(L, 1);
     if (passed_on)
@@ -527,6 +553,7 @@ static void check_items(lua_State *L, Msg *m, int arg) {
     else
       lua_pop(L, 1);
   }
+  return 0;
 }
 
 static void opt_address(lua_State *L, lsock_Op *op, int arg) {
@@ -547,9 +574,10 @@ static void opt_address(lua_State *L, lsock_Op *op, int arg) {
 */
 static int sock_sendmsg(lua_State *L) {
   lsock_Op op;
+  int r;
   lsock_op(L, &op, "sendmsg", step_sendmsg, LSOCK_WR);
   lua_settop(L, 5);
-  check_items(L, check_pieces(L, &op, 2), 3);
+  if ((r = check_items(L, &op, check_pieces(L, &op, 2), 3)) != 0) return r;
   lsock_optflags(L, 4, &op, LSOCK_SEND_NOW);
   opt_address(L, &op, 5);
   return lsock_run(L, &op);

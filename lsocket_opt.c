@@ -37,8 +37,10 @@ static int sock_getsockopt(lua_State *L) {
   int level = lsock_checkint(L, 2), name = lsock_checkint(L, 3);
   lua_Integer size = luaL_optinteger(L, 4, 0);
   socklen_t len;
+  int r;
   luaL_argcheck(L, size >= 0 && size <= OPTION_MAX, 4, "buffer length must be 0-65536");
   if (lsock_isclosed(s)) return lsock_failclosed(L, "getsockopt");
+  if ((r = lsock_admit_getoption(L, s, level, name)) != 0) return r;
   if (size == 0) {
     int v = 0;
     len = sizeof v;
@@ -70,7 +72,7 @@ static int sock_setsockopt(lua_State *L) {
   int level = lsock_checkint(L, 2), name = lsock_checkint(L, 3);
   const void *p;
   size_t len;
-  int v;
+  int v, r;
   switch (lua_type(L, 4)) {
     case LUA_TBOOLEAN:
       v = lua_toboolean(L, 4);
@@ -91,6 +93,7 @@ static int sock_setsockopt(lua_State *L) {
   }
   luaL_argcheck(L, len <= OPTION_MAX, 4, "longer than 65536 bytes");
   if (lsock_isclosed(s)) return lsock_failclosed(L, "setsockopt");
+  if ((r = lsock_admit_option(L, s, level, name, p, len)) != 0) return r;
   /* cppcheck-suppress nullPointer ; AF_ALG takes a length without bytes */
   if (setsockopt(s->fd, level, name, p, (socklen_t)len) < 0) return lsock_failno(L, errno, "setsockopt");
   note_option(s, level, name);

@@ -119,6 +119,20 @@ ssize_t lsock_plat_readat(int file, void *buf, size_t n, int64_t at);
 /* A number that a script cannot guess. */
 uintptr_t lsock_plat_secret(void);
 
+/*
+** The same number every time in one process, and one that a script cannot guess: what the kernel gave it at its start.
+** glibc keeps it where stack protectors look (x86-64's ABI), a single instruction away.
+*/
+#if defined(__GLIBC__) && defined(__GNUC__) && defined(__x86_64__) && defined(__LP64__)
+static inline uintptr_t lsock_plat_canary(void) {
+  uintptr_t v;
+  __asm__("mov %%fs:0x28, %0" : "=r"(v));
+  return v;
+}
+#else
+uintptr_t lsock_plat_canary(void);
+#endif
+
 /* Threads, only for name lookups: detached, with every signal blocked. 0 or an errno. */
 int lsock_plat_thread(void *(*run)(void *), void *arg);
 

@@ -97,6 +97,12 @@ static Reactor *check_open(lua_State *L) {
 /* Pushes the active reactor; it is what holds the memory of all this. */
 static void push_active(lua_State *L) {
   lsock_pushcore(L, LSOCK_UV_REACTOR);
+  if (lua_touserdata(L, -1) != lsock_core(L)->active) lsock_tampered(L);
+}
+
+/* Pushes a user value that is a table of the reactor at `owner`. */
+static void push_table(lua_State *L, int owner, int uv) {
+  if (lua_getiuservalue(L, owner, uv) != LUA_TTABLE) lsock_tampered(L);
 }
 
 /* ---------------------------------------------------------------- the queue */
@@ -221,7 +227,7 @@ static void event(Reactor *r, const lsock_Event *ev) {
 static void raise_thrown(lua_State *L, Task *t) {
   t->thrown = 0;
   push_active(L);
-  lua_getiuservalue(L, -1, UV_THROWN);
+  push_table(L, -1, UV_THROWN);
   lua_rawgetp(L, -1, t);
   lua_pushnil(L);
   lua_rawsetp(L, -3, t);
@@ -238,7 +244,7 @@ lsock_Op *lsock_reactor_op(lua_State *L, lsock_Core *core) {
   if (t->co == L) return &t->op;
   luaL_checkstack(L, 5, "task"); /* a coroutine below it holds on to it: a script may resume that by itself later */
   push_active(L);
-  lua_getiuservalue(L, -1, UV_TASKS);
+  push_table(L, -1, UV_TASKS);
   lua_pushthread(t->co);
   lua_xmove(t->co, L, 1);
   lua_rawget(L, -2);
@@ -339,7 +345,7 @@ static void ended(lua_State *L, Reactor *r, int owner, Task *t, int status, int 
     lua_pop(L, 1);
   }
   lua_getiuservalue(L, owner, UV_ENDED);
-  lua_getiuservalue(L, owner, UV_TASKS);
+  push_table(L, owner, UV_TASKS);
   lua_pushthread(co);
   lua_xmove(co, L, 1);
   lua_pushvalue(L, -1);
@@ -397,7 +403,7 @@ static void run_queue(lua_State *L, Reactor *r, int owner) {
 static void ring(lua_State *L, Reactor *r, int owner, Alarm *a) {
   a->seal = 0;
   (void)r;
-  lua_getiuservalue(L, owner, UV_ALARMS);
+  push_table(L, owner, UV_ALARMS);
   lua_rawgeti(L, -1, a->ref);
   luaL_unref(L, -2, a->ref);
   lua_getiuservalue(L, -1, 1);
@@ -447,18 +453,18 @@ static Former activate(lua_State *L, Reactor *r) {
   lsock_Core *core = r->core;
   Former f;
   f.active = core->active;
-  f.hook = core->hook & LSOCK_HOOK_REACTOR;
+  f.hook = core->hook & LSOCK_REACTING;
   push_active(L);
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, LSOCK_UP_CORE, LSOCK_UV_REACTOR);
   core->active = r;
-  core->hook |= LSOCK_HOOK_REACTOR;
+  core->hook |= LSOCK_REACTING;
   return f;
 }
 
 static void deactivate(lua_State *L, lsock_Core *core, Former f) {
   core->active = f.active;
-  core->hook = (core->hook & ~LSOCK_HOOK_REACTOR) | f.hook;
+  core->hook = (core->hook & ~LSOCK_REACTING) | f.hook;
   lua_setiuservalue(L, LSOCK_UP_CORE, LSOCK_UV_REACTOR);
 }
 
@@ -513,6 +519,7 @@ static int step_turn(lua_State *L, lsock_Op *op) {
     run_round(L, r);
     return over(L, op);
   }
+  if (left == 0 && op->state) return LSOCK_READ; /* the host allows no waiting: EAGAIN */
   if (left == 0) return over(L, op);
   if (!op->coop) return LSOCK_INTR;
   if (next > 0) op->until = lsock_plat_now() + next;
@@ -529,6 +536,7 @@ static int r_turn(lua_State *L) {
   lua_getiuservalue(L, 1, UV_SOCK);
   lsock_op_on(L, &op, 2, "turn", step_turn, LSOCK_MODAL);
   op.timeout = timeout;
+  op.state = timeout != 0 && (op.core->hook & LSOCK_NEVER);
   op.partial = over;
   return lsock_drive(L, &op);
 }
@@ -563,7 +571,7 @@ int lsock_reactor_nested(lua_State *L, lsock_Op *op, int64_t ns) {
   Reactor *r = op->core->active;
   Task *t;
   int answer, owner, mine;
-  if (!r || !r->running || r->nested >= NESTED_MAX) return LSOCK_R_OTHER;
+  if (!r || !r->running || r->nested >= NESTED_MAX || (op->core->hook & LSOCK_NEVER)) return LSOCK_R_OTHER;
   if (op->progress) { /* it may have nothing to wait for */
     op->progress = 0;
     return LSOCK_R_READY;
@@ -608,10 +616,11 @@ static void nudge(lua_State *L, Reactor *r) {
 static Task *find_task(lua_State *L, int arg) {
   Task *t;
   luaL_checktype(L, arg, LUA_TTHREAD);
-  lua_getiuservalue(L, 1, UV_TASKS);
+  push_table(L, 1, UV_TASKS);
   lua_pushvalue(L, arg);
   lua_rawget(L, -2);
   t = lua_touserdata(L, -1);
+  if (t && (lua_rawlen(L, -1) != sizeof *t || t->seal != SEAL(lsock_core(L), t, SEAL_TASK))) lsock_tampered(L);
   lua_pop(L, 2);
   return t;
 }
@@ -638,7 +647,7 @@ static int r_add(lua_State *L) {
   luaL_argcheck(L, co != L && lua_status(co) == LUA_OK && lua_gettop(co) == 1 && !find_task(L, 2), 2,
                 "not a new coroutine");
   if (!lua_checkstack(co, n + 4)) return luaL_error(L, "too many arguments");
-  lua_getiuservalue(L, 1, UV_TASKS);
+  push_table(L, 1, UV_TASKS);
   lua_pushvalue(L, 2);
   t = lua_newuserdatauv(L, sizeof *t, 0);
   memset(t, 0, offsetof(Task, op));
@@ -709,14 +718,14 @@ static int r_throw(lua_State *L) {
     r->queued--;
     r->tasks--;
     t->state = ENDED;
-    lua_getiuservalue(L, 1, UV_TASKS);
+    push_table(L, 1, UV_TASKS);
     lua_pushvalue(L, 2);
     lua_pushnil(L);
     lua_rawset(L, -3);
     lua_pushliteral(L, "fresh");
     return 1;
   }
-  lua_getiuservalue(L, 1, UV_THROWN);
+  push_table(L, 1, UV_THROWN);
   lua_pushvalue(L, 3);
   lua_rawsetp(L, -2, t);
   t->thrown = 1;
@@ -733,7 +742,7 @@ static int r_retract(lua_State *L) {
   t = find_task(L, 2);
   luaL_checkany(L, 3);
   if (!t || !t->thrown) return 0;
-  lua_getiuservalue(L, 1, UV_THROWN);
+  push_table(L, 1, UV_THROWN);
   lua_rawgetp(L, -1, t);
   if (!lua_rawequal(L, -1, 3)) return 0;
   lua_pushnil(L);
@@ -840,7 +849,7 @@ static int r_after(lua_State *L) {
   lua_setiuservalue(L, 4, 2);
   lua_pushvalue(L, lua_upvalueindex(3));
   lua_setmetatable(L, 4);
-  lua_getiuservalue(L, 1, UV_ALARMS);
+  push_table(L, 1, UV_ALARMS);
   lua_pushvalue(L, 4);
   a->ref = luaL_ref(L, 5);
   a->seal = SEAL(r->core, a, SEAL_ALARM);
@@ -861,7 +870,8 @@ static int alarm_cancel(lua_State *L) {
   a->seal = 0;
   lsock_timer_clear(&a->r->timers, &a->timer);
   lua_getiuservalue(L, 1, 2);
-  lua_getiuservalue(L, -1, UV_ALARMS);
+  if (lua_touserdata(L, -1) != a->r) lsock_tampered(L);
+  push_table(L, -1, UV_ALARMS);
   luaL_unref(L, -1, a->ref);
   lua_pushboolean(L, 1);
   return 1;

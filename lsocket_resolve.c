@@ -207,12 +207,15 @@ static void drop_job(lsock_Job *j) {
 /* ---------------------------------------------------------------- lookups in Lua's hands */
 
 typedef struct Handle {
+  uintptr_t seal;
   lsock_Job *job;
 } Handle;
 
+#define HANDLE_SEAL(core, h) (((uintptr_t)(h) ^ (core)->secret) + 6)
+
 static int handle_gc(lua_State *L) {
   Handle *h = lua_touserdata(L, 1);
-  if (h && lua_rawlen(L, 1) == sizeof *h && h->job) {
+  if (h && lua_rawlen(L, 1) == sizeof *h && h->seal == HANDLE_SEAL(lsock_core(L), h) && h->job) {
     lsock_Job *j = h->job;
     h->job = NULL;
     drop_job(j);
@@ -220,9 +223,13 @@ static int handle_gc(lua_State *L) {
   return 0;
 }
 
-static int pool_gc(lua_State *L) {
-  lsock_Core *core = lua_touserdata(L, 1);
-  lsock_Pool *p = core->pool;
+/* __gc of the core */
+static int core_gc(lua_State *L) {
+  lsock_Core *core = lsock_tocore(L, 1);
+  lsock_Pool *p = core ? core->pool : NULL;
+  if (!core) return 0;
+  core->ended = 1;
+  lsock_freescratch(L, core);
   core->pool = NULL;
   if (p) {
     pthread_mutex_lock(&p->lock);
@@ -247,8 +254,9 @@ static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *hos
   lsock_Core *core = op->core;
   lsock_Job *j;
   Handle *h = lua_newuserdatauv(L, sizeof *h, 0);
+  h->seal = HANDLE_SEAL(core, h);
   h->job = NULL;
-  lsock_pushcore(L, LSOCK_UV_LOOKUP);
+  lsock_pushtable(L, LSOCK_UV_LOOKUP);
   lua_setmetatable(L, -2);
   lua_toclose(L, -1);
   if (!core->pool && !(core->pool = new_pool())) out_of_memory(L);
@@ -282,6 +290,11 @@ static int start(lua_State *L, lsock_Op *op) {
   lsock_Job *j = op->job;
   lsock_Sock *s;
   lsock_fd fds[2];
+  if ((op->core->restrictions & LSOCK_NO_NAMES) && (j->kind == HOST_BY_ADDR || !is_local(j))) {
+    op->err = EACCES;
+    op->msg = "the host allows no name lookups";
+    return LSOCK_FAIL;
+  }
   if ((op->timeout < 0 && !op->coop) || (j->kind != HOST_BY_ADDR && is_local(j))) {
     j->begun = 1;
     run(j);
@@ -434,7 +447,7 @@ static void push_info(lua_State *L, const struct addrinfo *ai) {
   lua_rawseti(L, -2, 4);
   lsock_pushaddr(L, ai->ai_protocol, &a);
   lua_rawseti(L, -2, 5);
-  lsock_pushcore(L, LSOCK_UV_INFO);
+  lsock_pushtable(L, LSOCK_UV_INFO);
   lua_setmetatable(L, -2);
 }
 
@@ -660,7 +673,7 @@ static const lsock_Reg resolve_functions[] = {{"getaddrinfo", mod_getaddrinfo, 1
 
 static const lsock_Reg info_meta[] = {{"__index", info_index, 0}, {NULL, NULL, 0}};
 static const lsock_Reg handle_meta[] = {{"__close", handle_gc, 0}, {"__gc", handle_gc, 0}, {NULL, NULL, 0}};
-static const lsock_Reg core_meta[] = {{"__gc", pool_gc, 0}, {NULL, NULL, 0}};
+static const lsock_Reg core_meta[] = {{"__gc", core_gc, 0}, {NULL, NULL, 0}};
 
 static void new_meta(lua_State *L, int core, const lsock_Reg *regs) {
   lua_createtable(L, 0, 2);

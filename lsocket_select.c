@@ -69,7 +69,7 @@ static int ask_fileno(lua_State *L, int idx, const char *method, lsock_fd *fd) {
   return 1;
 }
 
-lsock_fd lsock_fileno(lua_State *L, int idx) {
+lsock_fd lsock_tofd(lua_State *L, int idx) {
   const lsock_Sock *s = lsock_tosock(L, idx, lsock_core(L));
   luaL_Stream *f;
   lsock_fd fd = LSOCK_NOFD;
@@ -87,10 +87,10 @@ lsock_fd lsock_fileno(lua_State *L, int idx) {
   return fd;
 }
 
-lsock_fd lsock_checkfileno(lua_State *L, int arg) {
+lsock_fd lsock_checkfd(lua_State *L, int arg) {
   lsock_fd fd;
   luaL_checkany(L, arg);
-  fd = lsock_fileno(L, arg);
+  fd = lsock_tofd(L, arg);
   luaL_argcheck(L, fd != LSOCK_NOFD, arg, "has no open descriptor");
   return fd;
 }
@@ -123,7 +123,7 @@ static void grow_slots(lua_State *L, Selector *sel, lsock_fd fd) {
 
 /* Pushes the key of the object at index 2, also of one closed since; 0 and nothing pushed without one. */
 static int find_key(lua_State *L, const Selector *sel, lsock_fd *fd) {
-  *fd = lsock_fileno(L, 2);
+  *fd = lsock_tofd(L, 2);
   if (*fd != LSOCK_NOFD && *fd < sel->nslots && sel->slots[*fd].events) {
     lua_getiuservalue(L, 1, UV_KEYS);
     lua_rawgeti(L, -1, *fd);
@@ -155,7 +155,7 @@ static int set_events(const Selector *sel, lsock_fd fd, int before, int after) {
 static int sel_register(lua_State *L) {
   Selector *sel = check_selector(L);
   int events = check_events(L, 3);
-  lsock_fd fd = lsock_checkfileno(L, 2);
+  lsock_fd fd = lsock_checkfd(L, 2);
   Slot *slot;
   lua_settop(L, 4);
   if (sel->closed) return closed(L, "register");
@@ -397,7 +397,7 @@ static int push_ready(lua_State *L, lsock_Op *op) {
 /* What an attempt that may wait by itself may wait: ns, < 0 for ever. */
 static int64_t patience(const lsock_Op *op) {
   int64_t left;
-  if (op->timeout == 0) return 0;
+  if (op->timeout == 0 || (op->core->hook & LSOCK_NEVER && !op->w)) return 0;
   if (op->deadline == INT64_MAX) return -1;
   left = op->deadline - lsock_plat_now();
   return left > 0 ? left : 0;
@@ -456,7 +456,7 @@ static size_t read_list(lua_State *L, int arg) {
   for (i = 1; i <= n; i++) {
     lsock_fd fd;
     lua_geti(L, arg, i);
-    fd = lsock_fileno(L, lua_gettop(L));
+    fd = lsock_tofd(L, lua_gettop(L));
     if (fd == LSOCK_NOFD) luaL_argerror(L, arg, lua_pushfstring(L, "item %d has no open descriptor", (int)i));
     lua_rawseti(L, -3, i);
     lua_pushinteger(L, fd);
@@ -601,7 +601,7 @@ static int step_wait(lua_State *L, lsock_Op *op) {
 int lsock_mod_wait(lua_State *L) {
   static const char *const modes[] = {"r", "w", NULL};
   lsock_Core *core = lsock_core(L);
-  lsock_fd fd = lsock_checkfileno(L, 1);
+  lsock_fd fd = lsock_checkfd(L, 1);
   int mode = luaL_checkoption(L, 2, NULL, modes);
   int64_t timeout = lsock_checktimeout(L, 3);
   lsock_Op op;

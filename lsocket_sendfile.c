@@ -187,7 +187,9 @@ static int sock_sendfile(lua_State *L) {
     check_path(L, 2);
     return lsock_run(L, &op);
   } else {
-    int err = open_path(L, op.core, f);
+    int err = lsock_admit_other(L, "sendfile", "open");
+    if (err) return err;
+    err = open_path(L, op.core, f);
     if (err) return lsock_failno(L, err, "sendfile");
   }
   f->size = lsock_plat_filesize(f->file);

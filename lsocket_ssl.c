@@ -5,7 +5,9 @@
 
 #include <openssl/pem.h>
 #include <openssl/rand.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Exported from the library, like the core's. */
 LSOCKET_API int luaopen_socket_ssl(lua_State *L);
@@ -13,13 +15,16 @@ LSOCKET_API int luaopen_socket_ssl(lua_State *L);
 /* ---------------------------------------------------------------- shared by the library's files */
 
 lsock_Ssl *lsock_pushssl(lua_State *L) {
+  lsock_Ssl *st;
   lsock_pushcore(L, LSOCK_UV_TLS);
-  return lua_touserdata(L, -1);
+  st = lua_touserdata(L, -1);
+  if (!st || lua_rawlen(L, -1) != sizeof *st || st->seal != TLS_SEAL(lsock_core(L), st, 4)) lsock_tampered(L);
+  return st;
 }
 
 void lsock_ssl_setmeta(lua_State *L, int meta) {
   lsock_pushssl(L);
-  lua_getiuservalue(L, -1, meta);
+  if (lua_getiuservalue(L, -1, meta) != LUA_TTABLE) lsock_tampered(L);
   lua_setmetatable(L, -3);
   lua_pop(L, 1);
 }
@@ -126,9 +131,20 @@ static int mod_cert_time(lua_State *L) {
   return 1;
 }
 
+/* Sets the path in use, if it is there. */
+static void set_path(lua_State *L, const char *key, const char *env, const char *path) {
+  const char *given = getenv(env);
+  if (given) path = given;
+  if (access(path, F_OK) != 0) return;
+  lua_pushstring(L, path);
+  lua_setfield(L, -2, key);
+}
+
 /* ssl.get_default_verify_paths() -> {cafile=, capath=, openssl_cafile=, openssl_capath=, ..._env=} */
 static int mod_verify_paths(lua_State *L) {
-  lua_createtable(L, 0, 4);
+  lua_createtable(L, 0, 6);
+  set_path(L, "cafile", X509_get_default_cert_file_env(), X509_get_default_cert_file());
+  set_path(L, "capath", X509_get_default_cert_dir_env(), X509_get_default_cert_dir());
   lua_pushstring(L, X509_get_default_cert_file());
   lua_setfield(L, -2, "openssl_cafile");
   lua_pushstring(L, X509_get_default_cert_dir());
@@ -247,6 +263,7 @@ static const struct {
                  {"OP_NO_RENEGOTIATION", (lua_Integer)SSL_OP_NO_RENEGOTIATION},
                  {"OP_ENABLE_MIDDLEBOX_COMPAT", (lua_Integer)SSL_OP_ENABLE_MIDDLEBOX_COMPAT},
                  {"OP_IGNORE_UNEXPECTED_EOF", (lua_Integer)SSL_OP_IGNORE_UNEXPECTED_EOF},
+                 {"OP_ENABLE_KTLS", (lua_Integer)SSL_OP_ENABLE_KTLS},
                  {"OP_LEGACY_SERVER_CONNECT", (lua_Integer)SSL_OP_LEGACY_SERVER_CONNECT},
                  {"SSL_ERROR_SSL", SSL_ERROR_SSL},
                  {"SSL_ERROR_WANT_READ", SSL_ERROR_WANT_READ},
@@ -291,17 +308,62 @@ static const struct {
                 {"TLSv1", TLS1_VERSION},    {"TLSv1_1", TLS1_1_VERSION}, {"TLSv1_2", TLS1_2_VERSION},
                 {"TLSv1_3", TLS1_3_VERSION}};
 
+#if defined(OPENSSL_NO_PSK)
+#define HAS_PSK 0
+#else
+#define HAS_PSK 1
+#endif
 static const struct {
   const char *name;
   int value;
 } features[] = {{"HAS_ALPN", 1},   {"HAS_ECDH", 1},    {"HAS_NEVER_CHECK_COMMON_NAME", 1},
-                {"HAS_NPN", 0},    {"HAS_PHA", 1},     {"HAS_PSK", 0},
+                {"HAS_NPN", 0},    {"HAS_PHA", 1},     {"HAS_PSK", HAS_PSK},
                 {"HAS_SNI", 1},    {"HAS_SSLv2", 0},   {"HAS_SSLv3", 0},
                 {"HAS_TLSv1", 1},  {"HAS_TLSv1_1", 1}, {"HAS_TLSv1_2", 1},
                 {"HAS_TLSv1_3", 1}};
 
+/* Python's enumerations: the constants once more, in tables of their own. */
+static const struct {
+  const char *name, *prefix;
+} enumerations[] = {{"AlertDescription", "ALERT_DESCRIPTION_"},
+                    {"Options", "OP_"},
+                    {"SSLErrorNumber", "SSL_ERROR_"},
+                    {"VerifyFlags", "VERIFY_"},
+                    {"VerifyMode", "CERT_"}};
+
+static void add_enumeration(lua_State *L, const char *name, const char *prefix) {
+  size_t i;
+  lua_newtable(L);
+  for (i = 0; i < LSOCK_COUNT(constants); i++)
+    if (strncmp(constants[i].name, prefix, strlen(prefix)) == 0) {
+      lua_pushinteger(L, constants[i].value);
+      lua_setfield(L, -2, constants[i].name);
+    }
+  lua_setfield(L, -2, name);
+}
+
+/* {major, minor, fix, patch, status} */
+static void add_version(lua_State *L) {
+  unsigned long v = OpenSSL_version_num();
+  int i;
+  lua_createtable(L, 5, 0);
+  for (i = 0; i < 5; i++) {
+    lua_pushinteger(L, i < 4 ? (lua_Integer)(v >> (28 - 8 * i) & 0xff) : (lua_Integer)(v & 0xf));
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_setfield(L, -2, "OPENSSL_VERSION_INFO");
+  lua_pushinteger(L, (lua_Integer)v);
+  lua_setfield(L, -2, "OPENSSL_VERSION_NUMBER");
+}
+
 static void add_constants(lua_State *L) {
   size_t i;
+  for (i = 0; i < LSOCK_COUNT(enumerations); i++) add_enumeration(L, enumerations[i].name, enumerations[i].prefix);
+  add_version(L);
+  lua_pushlstring(L, PEM_BEGIN, sizeof PEM_BEGIN - 2);
+  lua_setfield(L, -2, "PEM_HEADER");
+  lua_pushlstring(L, PEM_END, sizeof PEM_END - 2);
+  lua_setfield(L, -2, "PEM_FOOTER");
   for (i = 0; i < LSOCK_COUNT(constants); i++) {
     lua_pushinteger(L, constants[i].value);
     lua_setfield(L, -2, constants[i].name);
@@ -332,8 +394,6 @@ static void add_constants(lua_State *L) {
   lua_setfield(L, -2, "CHANNEL_BINDING_TYPES");
   lua_pushstring(L, OpenSSL_version(OPENSSL_VERSION));
   lua_setfield(L, -2, "OPENSSL_VERSION");
-  lua_pushinteger(L, (lua_Integer)OpenSSL_version_num());
-  lua_setfield(L, -2, "OPENSSL_VERSION_NUMBER");
 }
 
 /* ---------------------------------------------------------------- opening */
@@ -359,16 +419,17 @@ static const lsock_Core *push_core(lua_State *L) {
     lua_call(L, 1, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, LSOCK_CAPSULE);
   }
-  c = lua_touserdata(L, -1);
-  if (!c || lua_rawlen(L, -1) != sizeof *c || c->api->version != LSOCK_API_VERSION ||
-      c->api->size_api != sizeof(lsock_Api) || c->api->size_core != sizeof(lsock_Core) ||
-      c->api->size_sock != sizeof(lsock_Sock) || c->api->size_op != sizeof(lsock_Op))
+  c = lsock_tocore(L, -1);
+  if (!c || c->api->version != LSOCK_API_VERSION || c->api->size_api != sizeof(lsock_Api) ||
+      c->api->size_core != sizeof(lsock_Core) || c->api->size_sock != sizeof(lsock_Sock) ||
+      c->api->size_op != sizeof(lsock_Op))
     luaL_error(L, "socket.ssl and socket are of different versions");
   return c;
 }
 
 static int state_gc(lua_State *L) {
   lsock_Ssl *st = lua_touserdata(L, 1);
+  if (!st || lua_rawlen(L, 1) != sizeof *st || st->seal != TLS_SEAL(lsock_core(L), st, 4)) return 0;
   BIO_meth_free(st->bio);
   st->bio = NULL;
   return 0;
@@ -380,16 +441,18 @@ int luaopen_socket_ssl(lua_State *L) {
   const lsock_Core *c = push_core(L);
   int core = lua_gettop(L), st;
   lsock_Ssl *state;
-  if (lua_getiuservalue(L, core, LSOCK_UV_TLS) != LUA_TNIL) {
+  if (lua_getiuservalue(L, core, LSOCK_UV_TLS) == LUA_TUSERDATA) {
     lua_getiuservalue(L, -1, STATE_UV_MODULE);
     return 1;
   }
   luaL_checkversion(L);
   state = lua_newuserdatauv(L, sizeof *state, STATE_UV_COUNT);
   memset(state, 0, sizeof *state);
+  state->seal = TLS_SEAL(c, state, 4);
   st = lua_gettop(L);
   lua_createtable(L, 0, 1);
-  lua_pushcfunction(L, state_gc);
+  lua_pushvalue(L, core);
+  lua_pushcclosure(L, state_gc, 1);
   lua_setfield(L, -2, "__gc");
   lua_setmetatable(L, st);
   lua_pushvalue(L, st);

@@ -1,7 +1,7 @@
 /*
 ** lsocket_ssl.h: types and functions shared by the files of the TLS library, socket/ssl.so.
 **
-** Dependencies: sslerr, x509 -> sslsock -> { sslobj, sslctx } -> lsocket_ssl.c.
+** Dependencies: sslerr, x509 -> sslsock -> { sslobj, sslpsk, sslctx } -> lsocket_ssl.c.
 */
 #ifndef LSOCKET_SSL_H
 #define LSOCKET_SSL_H
@@ -29,6 +29,7 @@ enum { /* error classes */
 
 /* The core's user value LSOCK_UV_TLS. */
 typedef struct lsock_Ssl {
+  uintptr_t seal;
   BIO_METHOD *bio; /* of descriptors */
   int cls[TLS_CLASSES];
 } lsock_Ssl;
@@ -84,7 +85,9 @@ enum { /* protocols, with Python's numbers */
 enum { /* user values of a context */
        CTX_UV_SNI = 1,
        CTX_UV_KEYLOG,
-       CTX_UV_COUNT = CTX_UV_KEYLOG
+       CTX_UV_PSK_CLIENT,
+       CTX_UV_PSK_SERVER,
+       CTX_UV_COUNT = CTX_UV_PSK_SERVER
 };
 
 lsock_Ctx *lsock_toctx(lua_State *L, int arg);
@@ -100,18 +103,23 @@ int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char
 int lsock_ctx_loadlocations(lua_State *L, lsock_Ctx *c, const char *file, const char *path, const char *data,
                             size_t len, const char *op);
 
+extern const lsock_Reg lsock_psk_methods[]; /* of contexts too */
+
 /* ---------------------------------------------------------------- connections */
 
 typedef struct lsock_Tls {
   uintptr_t seal;
   lsock_Ssl *st;
-  SSL *ssl; /* NULL when closed */
+  lsock_Sock *sock; /* of a socket: whose it is */
+  SSL *ssl;         /* NULL when closed */
   lsock_Ctx *ctx;
   lua_State *L; /* who is calling OpenSSL, NULL between calls */
   int self;     /* then: stack index of the socket or object, 0 none ... */
   int thrown;   /* ... and of the error a callback raised, 0 none */
   lsock_fd fd;
   int nowait, err, blocked;                  /* of the BIO's last call */
+  unsigned char has_ahead;                   /* bytes of the next record's header that came with the last body ... */
+  char ahead[SSL3_RT_HEADER_LENGTH];         /* ... these */
   unsigned char server, suppress, handshake; /* as wrap_socket was told */
   unsigned char legacy;                      /* made by socket.ssl() */
   unsigned char doomed;                      /* closed by a callback: to be freed after the call */
@@ -124,8 +132,12 @@ typedef struct lsock_Tls {
 
 /* An SSLSession; user value 1 is its context. */
 typedef struct lsock_Session {
+  uintptr_t seal;
   SSL_SESSION *session;
 } lsock_Session;
+
+/* NULL for other values. */
+lsock_Session *lsock_tosession(lua_State *L, int arg);
 
 enum { /* user values of a connection */
        TLS_UV_CTX = 1,
@@ -168,6 +180,13 @@ lsock_Tls *lsock_tls_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step
 /* Around every call of OpenSSL that may call back: 0, or as a step. */
 int lsock_tls_begin(lua_State *L, lsock_Op *op, lsock_Tls *t);
 ssize_t lsock_tls_end(lua_State *L, lsock_Op *op, lsock_Tls *t, ssize_t done, int outcome);
+
+/*
+** Within OpenSSL: pushes the context of the connection and above it its callback of that user value; 0, nothing pushed, if
+** there is none. *base: the top before. Then, for the error on top: keeps it for lsock_tls_end.
+*/
+int lsock_ctx_callback(const lsock_Tls *t, int uv, int *base);
+void lsock_tls_throw(lsock_Tls *t, int base);
 
 extern const lsock_Reg lsock_tls_methods[];    /* of both kinds: what can be asked ... */
 extern const lsock_Reg lsock_stream_methods[]; /* ... and what may wait */

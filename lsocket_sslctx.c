@@ -50,36 +50,47 @@ static int push_name(lua_State *L) { /* the name may make memory run out: protec
   return sni_call(L);
 }
 
+int lsock_ctx_callback(const lsock_Tls *t, int uv, int *base) {
+  lua_State *L = t->L;
+  *base = lua_gettop(L);
+  if (!t->self || !lua_checkstack(L, 12)) return 0;
+  lua_getiuservalue(L, t->self, 1); /* a socket's connection, or an SSLObject's context */
+  if (lua_rawlen(L, t->self) == sizeof(lsock_Sock) && lua_touserdata(L, -1)) {
+    lua_getiuservalue(L, -1, TLS_UV_CTX);
+    lua_replace(L, -2);
+  }
+  if (lua_touserdata(L, -1) == t->ctx && lua_getiuservalue(L, -1, uv) == LUA_TFUNCTION) return 1; /* or tampered with */
+  lua_settop(L, *base);
+  return 0;
+}
+
+void lsock_tls_throw(lsock_Tls *t, int base) {
+  lua_replace(t->L, base + 1);
+  lua_settop(t->L, base + 1);
+  t->thrown = base + 1;
+}
+
 static int on_servername(SSL *ssl, int *alert, void *arg) {
   lsock_Tls *t = SSL_get_app_data(ssl);
   lua_State *L = t ? t->L : NULL;
   const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
-  int answer = -1, base, context;
+  int answer = -1, base;
   (void)arg;
   if (!L || !t->self) return SSL_TLSEXT_ERR_NOACK;
   if (!lua_checkstack(L, 12)) {
     *alert = SSL_AD_INTERNAL_ERROR;
     return SSL_TLSEXT_ERR_ALERT_FATAL;
   }
-  base = lua_gettop(L);
-  lua_getiuservalue(L, t->self, 1); /* a socket's connection, or an SSLObject's context */
-  if (lua_rawlen(L, t->self) == sizeof(lsock_Sock)) lua_getiuservalue(L, -1, TLS_UV_CTX);
-  context = lua_gettop(L);
-  if (lua_getiuservalue(L, -1, CTX_UV_SNI) != LUA_TFUNCTION) {
-    lua_settop(L, base);
-    return SSL_TLSEXT_ERR_NOACK;
-  }
+  if (!lsock_ctx_callback(t, CTX_UV_SNI, &base)) return SSL_TLSEXT_ERR_NOACK;
   lua_pushcfunction(L, push_name);
-  lua_pushvalue(L, context + 1);
+  lua_insert(L, -2);
   lua_pushvalue(L, t->self);
   lua_pushnil(L);
-  lua_pushvalue(L, context);
+  lua_pushvalue(L, base + 1);
   lua_pushlightuserdata(L, (void *)(uintptr_t)name);
   lua_pushlightuserdata(L, &answer);
   if (lua_pcall(L, 6, 0, 0) != LUA_OK) {
-    lua_replace(L, base + 1);
-    lua_settop(L, base + 1);
-    t->thrown = base + 1;
+    lsock_tls_throw(t, base);
     *alert = SSL_AD_HANDSHAKE_FAILURE;
     return SSL_TLSEXT_ERR_ALERT_FATAL;
   }
@@ -121,7 +132,6 @@ static void setup(lsock_Ctx *c) {
                              SSL_OP_NO_RENEGOTIATION);
   SSL_CTX_set_mode(x, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
   SSL_CTX_clear_mode(x, SSL_MODE_AUTO_RETRY); /* a peer that sends only records without data must not hold an attempt */
-  SSL_CTX_set_session_id_context(x, (const unsigned char *)"lua", 3);
   X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_TRUSTED_FIRST);
   SSL_CTX_set_alpn_select_cb(x, on_alpn, c);
   SSL_CTX_set_min_proto_version(x, TLS1_2_VERSION);
@@ -214,6 +224,7 @@ static int on_password(char *buf, int size, int writing, void *arg) {
 int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char *key, int password, const char *op) {
   Password w = {L, password, 0, 0};
   int ok, err, undone;
+  if ((err = lsock_admit_other(L, op, "open")) != 0) return err;
   errno = 0;
   ERR_clear_error();
   SSL_CTX_set_default_passwd_cb(c->ctx, on_password);
@@ -272,30 +283,47 @@ static int ctx_load_cert_chain(lua_State *L) {
 
 /* ---------------------------------------------------------------- trusted certificates */
 
-/* Adds certificates (and, from PEM, lists of revoked ones); their number, or < 0. */
-static int add_data(X509_STORE *store, const char *data, size_t len) {
-  BIO *b = BIO_new_mem_buf(data, (int)len);
-  int pem = memchr(data, '-', len) && strstr(data, "-----BEGIN"), n = 0, ok = 1;
-  X509 *x;
-  if (!b) return -1;
-  while (ok) {
-    x = pem ? PEM_read_bio_X509(b, NULL, on_password, NULL) : d2i_X509_bio(b, NULL);
-    if (!x) break;
-    ok = X509_STORE_add_cert(store, x);
+/* Adds certificates and lists of revoked ones; their number, or < 0. */
+static int add_pem(X509_STORE *store, BIO *b) {
+  STACK_OF(X509_INFO) *infos = PEM_X509_INFO_read_bio(b, NULL, on_password, NULL);
+  int i, n = 0, ok = infos != NULL;
+  for (i = 0; ok && i < sk_X509_INFO_num(infos); i++) {
+    const X509_INFO *info = sk_X509_INFO_value(infos, i);
+    if (info->x509) ok = X509_STORE_add_cert(store, info->x509);
+    if (ok && info->crl) ok = X509_STORE_add_crl(store, info->crl);
+    n += info->x509 || info->crl;
+  }
+  sk_X509_INFO_pop_free(infos, X509_INFO_free);
+  if (ok && n == 0) ERR_raise(ERR_LIB_PEM, PEM_R_NO_START_LINE);
+  return ok ? n : -1;
+}
+
+/* The same, certificates only. */
+static int add_der(X509_STORE *store, BIO *b) {
+  int n = 0, ok = 1;
+  while (ok && BIO_ctrl_pending(b) > 0) {
+    X509 *x = d2i_X509_bio(b, NULL);
+    ok = x && X509_STORE_add_cert(store, x);
     X509_free(x);
     n += ok;
   }
-  if (ok && n > 0) { /* the end of the data is what stopped it */
-    unsigned long e = ERR_peek_last_error();
-    ok = pem ? ERR_GET_LIB(e) == ERR_LIB_PEM && ERR_GET_REASON(e) == PEM_R_NO_START_LINE : BIO_ctrl_pending(b) == 0;
-  }
-  BIO_free(b);
-  if (ok && n > 0) ERR_clear_error();
   return ok ? n : -1;
+}
+
+static int add_data(X509_STORE *store, const char *data, size_t len) {
+  BIO *b = BIO_new_mem_buf(data, (int)len);
+  int n;
+  if (!b) return -1;
+  n = strstr(data, "-----BEGIN") ? add_pem(store, b) : add_der(store, b);
+  BIO_free(b);
+  if (n > 0) ERR_clear_error();
+  return n;
 }
 
 int lsock_ctx_loadlocations(lua_State *L, lsock_Ctx *c, const char *file, const char *path, const char *data,
                             size_t len, const char *op) {
+  int r = file || path ? lsock_admit_other(L, op, "open") : 0;
+  if (r) return r;
   errno = 0;
   ERR_clear_error();
   if (data && len > INT_MAX) return luaL_error(L, "cadata is too long");
@@ -508,6 +536,7 @@ static int ctx_load_dh_params(lua_State *L) {
   EVP_PKEY *p;
   int err;
   luaL_checkstring(L, 2);
+  if ((err = lsock_admit_other(L, "load_dh_params", "open")) != 0) return err;
   ERR_clear_error();
   errno = 0;
   b = BIO_new_file(opt_path(L, 2), "r");
@@ -717,6 +746,7 @@ static void set_keylog(lua_State *L, lsock_Ctx *c) {
   const char *path = opt_path(L, 3);
   int fd = -1;
   if (path) {
+    (void)lsock_admit_other(L, "keylog_filename", "open"); /* raises: this is no try_ form */
     fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) {
       (void)lsock_failno(L, errno, "keylog_filename");
@@ -754,7 +784,7 @@ static int ctx_index(lua_State *L) {
   const char *k;
   size_t i;
   lua_pushvalue(L, 2);
-  if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
+  if (lua_gettable(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
   if (lua_type(L, 2) != LUA_TSTRING) return 0;
   k = lua_tostring(L, 2);
   for (i = 0; i < LSOCK_COUNT(fields); i++)
@@ -848,6 +878,7 @@ void lsock_open_sslctx(lua_State *L, int core) {
   lua_pushvalue(L, core);
   lua_newtable(L);
   c->api->do_register(L, core, ctx_methods);
+  c->api->do_register(L, core, lsock_psk_methods);
   lua_pushcclosure(L, ctx_index, 2);
   lua_setfield(L, -2, "__index");
   lua_setiuservalue(L, -2, TLS_META_CTX);

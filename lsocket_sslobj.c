@@ -207,18 +207,20 @@ const lsock_Reg lsock_tls_methods[] = {{"cipher", tls_cipher, 0},
 
 /* ---------------------------------------------------------------- sessions */
 
+lsock_Session *lsock_tosession(lua_State *L, int arg) {
+  lsock_Session *p = lua_touserdata(L, arg);
+  return p && lua_rawlen(L, arg) == sizeof *p && p->seal == TLS_SEAL(lsock_core(L), p, 5) ? p : NULL;
+}
+
 static lsock_Session *check_session(lua_State *L, int arg) {
-  int same;
-  lsock_pushssl(L);
-  lua_getiuservalue(L, -1, TLS_META_SESSION);
-  same = lua_getmetatable(L, arg) && lua_rawequal(L, -1, -2);
-  if (!same) luaL_typeerror(L, arg, "SSLSession");
-  lua_pop(L, 3);
-  return lua_touserdata(L, arg);
+  lsock_Session *p = lsock_tosession(L, arg);
+  if (!p) luaL_typeerror(L, arg, "SSLSession");
+  return p;
 }
 
 static void push_session(lua_State *L, int arg, const lsock_Tls *t) {
   lsock_Session *p = lua_newuserdatauv(L, sizeof *p, 1);
+  p->seal = TLS_SEAL(lsock_core(L), p, 5);
   p->session = NULL;
   lsock_ssl_setmeta(L, TLS_META_SESSION);
   lsock_pushtls(L, arg);
@@ -229,8 +231,8 @@ static void push_session(lua_State *L, int arg, const lsock_Tls *t) {
 }
 
 static int session_gc(lua_State *L) {
-  lsock_Session *p = lua_touserdata(L, 1);
-  if (!p || lua_rawlen(L, 1) != sizeof *p) return 0;
+  lsock_Session *p = lsock_tosession(L, 1);
+  if (!p) return 0;
   SSL_SESSION_free(p->session);
   p->session = NULL;
   return 0;
@@ -399,7 +401,7 @@ static int memory_index(lua_State *L) {
   const Memory *m = check_memory(L, 1);
   const char *k = luaL_checkstring(L, 2);
   lua_pushvalue(L, 2);
-  if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
+  if (lua_gettable(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
   if (strcmp(k, "pending") == 0)
     lua_pushinteger(L, (lua_Integer)BIO_ctrl_pending(m->b));
   else if (strcmp(k, "eof") == 0)
@@ -414,7 +416,7 @@ static int memory_index(lua_State *L) {
 /* SSLObject's __index; upvalue 2: the methods */
 static int obj_index(lua_State *L) {
   lua_pushvalue(L, 2);
-  if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
+  if (lua_gettable(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
   return lua_type(L, 2) == LUA_TSTRING && lsock_tls_field(L, 1, lua_tostring(L, 2)) ? 1 : 0;
 }
 

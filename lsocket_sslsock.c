@@ -11,12 +11,38 @@
 /* Records without data (tickets, key updates) taken in one attempt, so that a peer that sends nothing else is waited for. */
 #define IDLE_RECORDS 64
 
+/* No goodbye is that long. */
+#define LARGE_BODY 4096
+
 /* ---------------------------------------------------------------- the BIO */
+
+/*
+** OpenSSL asks for a record's header, then for its body. The header of the next comes with the body here, which saves
+** every second system call. What follows a large record is a record: a goodbye, after which there may be bytes that are
+** not TLS's, is small.
+*/
+static ssize_t read_body(lsock_Tls *t, char *p, size_t n, int flags) {
+  struct iovec parts[2] = {{p, n}, {t->ahead, sizeof t->ahead}};
+  struct msghdr m = {.msg_iov = parts, .msg_iovlen = 2};
+  ssize_t r = recvmsg(t->fd, &m, flags);
+  if (r <= (ssize_t)n) return r;
+  t->has_ahead = (unsigned char)((size_t)r - n);
+  return (ssize_t)n;
+}
 
 static int bio_read(BIO *b, char *p, int n) {
   lsock_Tls *t = BIO_get_data(b);
-  ssize_t r = recv(t->fd, p, (size_t)n, t->nowait ? MSG_DONTWAIT : 0);
+  int flags = t->nowait ? MSG_DONTWAIT : 0;
+  ssize_t r;
   BIO_clear_retry_flags(b);
+  if (t->has_ahead) {
+    int k = t->has_ahead < n ? t->has_ahead : n;
+    memcpy(p, t->ahead, (size_t)k);
+    t->has_ahead = (unsigned char)(t->has_ahead - k);
+    memmove(t->ahead, t->ahead + k, t->has_ahead);
+    return k;
+  }
+  r = n >= LARGE_BODY ? read_body(t, p, (size_t)n, flags) : recv(t->fd, p, (size_t)n, flags);
   if (r == 0) BIO_set_flags(b, BIO_FLAGS_IN_EOF);
   if (r >= 0) return (int)r;
   t->err = errno;
@@ -68,8 +94,11 @@ lsock_Tls *lsock_checktls(lua_State *L, int arg) {
 lsock_Tls *lsock_pushtls(lua_State *L, int arg) {
   lsock_Tls *t = lua_touserdata(L, arg);
   if (lua_rawlen(L, arg) == sizeof(lsock_Sock)) {
+    const lsock_Sock *s = lua_touserdata(L, arg);
     lua_getiuservalue(L, arg, 1);
-    return lua_touserdata(L, -1);
+    t = lua_touserdata(L, -1);
+    if (!t || t != s->trdata) lsock_tampered(L);
+    return t;
   }
   lua_pushvalue(L, arg);
   return t;
@@ -125,9 +154,11 @@ static int start(lua_State *L, lsock_Tls *t, const char *host, SSL_SESSION *sess
   if (t->ctx->pha && !t->server) SSL_set_post_handshake_auth(t->ssl, 1);
   if (host && !set_host(t, host)) return 0;
   if (session && !SSL_set_session(t->ssl, session)) return 0;
-  if (t->server)
+  if (t->server) {
+    /* not the context's: a client's PSK of TLS 1.3 is refused where there is one */
+    if (!SSL_set_session_id_context(t->ssl, (const unsigned char *)"lua", 3)) return 0;
     SSL_set_accept_state(t->ssl);
-  else
+  } else
     SSL_set_connect_state(t->ssl);
   return 1;
 }
@@ -140,7 +171,14 @@ static void finish(lsock_Tls *t) {
 
 static int tls_gc(lua_State *L) {
   lsock_Tls *t = lua_touserdata(L, 1);
-  if (t && lua_rawlen(L, 1) == sizeof *t && t->seal == TLS_SEAL(lsock_core(L), t, 1) && !t->L) finish(t);
+  if (!t || lua_rawlen(L, 1) != sizeof *t || t->seal != TLS_SEAL(lsock_core(L), t, 1) || t->L) return 0;
+  finish(t);
+  if (t->sock) { /* its socket ends too, at the latest now, or the debug library took this away from it */
+    t->sock->tr = NULL;
+    t->sock->trdata = NULL;
+    t->sock->closing = 1;
+    t->sock = NULL;
+  }
   return 0;
 }
 
@@ -154,6 +192,10 @@ static int gone(lsock_Op *op, int err, const char *msg) {
 }
 
 int lsock_tls_begin(lua_State *L, lsock_Op *op, lsock_Tls *t) {
+  if (op->s) {
+    lsock_pushtls(L, op->self);
+    lua_pop(L, 1);
+  }
   if (!t->ssl) return gone(op, EBADF, "socket is closed");
   if (t->L) return gone(op, EBUSY, "a callback of this connection is running");
   if (t->broken) return lsock_tls_broken(L, op, t);
@@ -162,7 +204,7 @@ int lsock_tls_begin(lua_State *L, lsock_Op *op, lsock_Tls *t) {
   t->thrown = 0;
   t->nowait = op->nowait;
   t->err = t->blocked = 0;
-  ERR_clear_error();
+  if (ERR_peek_error()) ERR_clear_error();
   return 0;
 }
 
@@ -209,6 +251,10 @@ ssize_t lsock_tls_end(lua_State *L, lsock_Op *op, lsock_Tls *t, ssize_t done, in
   if (t->thrown) { /* the callback's own error, whatever became of the handshake */
     int thrown = t->thrown;
     t->thrown = 0;
+    if (!t->broken) { /* without the key that a callback owes, TLS 1.3 would go on */
+      t->err = ECONNABORTED;
+      break_off(t, 0);
+    }
     if (op->partial) op->partial(L, op);
     lua_pushvalue(L, thrown);
     lua_error(L);
@@ -261,11 +307,13 @@ ssize_t lsock_tls_read(lua_State *L, lsock_Op *op, lsock_Tls *t, char *buf, size
 
 ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *data, size_t n) {
   size_t total = 0, put;
-  int out;
+  int out, many = n > SSL3_RT_MAX_PLAIN_LENGTH;
   if (n == 0) return 0;
   out = lsock_tls_begin(L, op, t);
   if (out < 0) return out;
-  while (total < n && !t->doomed) { /* a record each */
+  if (many) SSL_clear_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS); /* the buffer serves them all */
+  while (total < n && !t->doomed) {                           /* a record each */
+    if (many && n - total <= SSL3_RT_MAX_PLAIN_LENGTH) SSL_set_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS);
     if (SSL_write_ex(t->ssl, data + total, n - total, &put)) {
       total += put;
       continue;
@@ -277,6 +325,7 @@ ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *da
     }
     break;
   }
+  if (many) SSL_set_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS);
   return lsock_tls_end(L, op, t, (ssize_t)total, out);
 }
 
@@ -331,9 +380,20 @@ static size_t tr_pending(const lsock_Sock *s) {
   return n > 0 ? (size_t)n : 0;
 }
 
+/*
+** A server of TLS 1.3 sends tickets that a client may never read. To close then would reset the connection, and what Nagle's
+** algorithm still holds back, the goodbye for one, would be lost.
+*/
+static void drop_unread(const lsock_Tls *t) {
+  char buf[2048];
+  int i;
+  for (i = 0; i < 8 && recv(t->fd, buf, sizeof buf, MSG_DONTWAIT) == (ssize_t)sizeof buf; i++) {}
+}
+
 static void tr_closing(lsock_Sock *s, int last) {
   lsock_Tls *t = s->trdata;
   s->tr = NULL;
+  t->sock = NULL;
   if (t->L) { /* by a callback; OpenSSL still works with it */
     t->doomed = 1;
     return;
@@ -342,6 +402,7 @@ static void tr_closing(lsock_Sock *s, int last) {
     t->nowait = 1;
     (void)SSL_shutdown(t->ssl);
     ERR_clear_error();
+    if (!t->server) drop_unread(t);
   }
   finish(t);
 }
@@ -358,6 +419,7 @@ static lsock_Sock *new_sock(lua_State *L, const lsock_Wrap *w, const char *host,
   BIO *b;
   lua_setiuservalue(L, -2, 1);
   s->trdata = t;
+  t->sock = s;
   lsock_ssl_setmeta(L, TLS_META_SOCK);
   b = start(L, t, host, session) ? BIO_new(t->st->bio) : NULL;
   *ok = b != NULL;
@@ -379,6 +441,7 @@ static void take_over(lua_State *L, lsock_Sock *s, int from, lsock_Sock *plain) 
   s->nonblocking = plain->timeout == 0;
   s->tr = &transport;
   t->fd = plain->fd;
+  if (plain->counted) lsock_count(lsock_core(L), s);
   lsock_takefd(L, from, plain, &s->fd);
 }
 
@@ -439,6 +502,9 @@ static void check_host(lua_State *L, int arg, int host) {
   luaL_argcheck(L, strlen(s) == len, arg, "server_hostname has a zero byte");
   luaL_argcheck(L, len > 0 && s[0] != '.', arg, "server_hostname is empty or begins with a dot");
   luaL_argcheck(L, len <= TLSEXT_MAXLEN_host_name, arg, "server_hostname is too long");
+  for (; *s; s++)
+    luaL_argcheck(L, (unsigned char)*s < 128, arg,
+                  "server_hostname is not ASCII; the name in its form xn--... is needed");
 }
 
 void lsock_wrap_options(lua_State *L, int arg, lsock_Wrap *w, const char *const keys[]) {
@@ -468,13 +534,14 @@ void lsock_wrap_options(lua_State *L, int arg, lsock_Wrap *w, const char *const 
 static SSL_SESSION *check_session(lua_State *L, int arg, const lsock_Wrap *w) {
   const lsock_Session *p;
   if (!w->session) return NULL;
-  lsock_pushssl(L);
-  lua_getiuservalue(L, -1, TLS_META_SESSION);
-  if (!lua_getmetatable(L, w->session) || !lua_rawequal(L, -1, -2)) luaL_argerror(L, arg, "not an SSLSession");
+  p = lsock_tosession(L, w->session);
+  if (!p) {
+    luaL_argerror(L, arg, "not an SSLSession");
+    return NULL; /* for checkers that do not know that it does not return */
+  }
   lua_getiuservalue(L, w->session, 1);
   luaL_argcheck(L, lua_rawequal(L, -1, w->ctx), arg, "the session is another context's");
-  lua_pop(L, 4);
-  p = lua_touserdata(L, w->session);
+  lua_pop(L, 1);
   return p->session;
 }
 
@@ -636,6 +703,7 @@ static int step_unwrap(lua_State *L, lsock_Op *op) {
     lua_pushvalue(L, 1);
     return 1;
   }
+  if (t->has_ahead) return gone(op, EPROTO, "the goodbye was too long for what follows it"); /* padded: see read_body */
   plain = lsock_newsockuv(L, op->core, 0);
   plain->timeout = s->timeout;
   plain->family = s->family;
@@ -643,6 +711,7 @@ static int step_unwrap(lua_State *L, lsock_Op *op) {
   plain->proto = s->proto;
   plain->shared = s->shared;
   plain->nonblocking = s->nonblocking;
+  if (s->counted) lsock_count(op->core, plain);
   lsock_takefd(L, 1, s, &plain->fd);
   return 1;
 }
@@ -705,13 +774,13 @@ int lsock_wrap_bio(lua_State *L, const lsock_Wrap *w, BIO *in, BIO *out) {
 /* Upvalue 2 the methods of TLS sockets, 3 those of all sockets, 4 the core's own __index. */
 static int sock_index(lua_State *L) {
   lua_pushvalue(L, 2);
-  if (lsock_likely(lua_rawget(L, lua_upvalueindex(3)) != LUA_TNIL)) {
+  if (lsock_likely(lua_gettable(L, lua_upvalueindex(3)) != LUA_TNIL)) {
     lua_pushvalue(L, 2); /* few are overridden, but those matter */
-    if (lua_rawget(L, lua_upvalueindex(2)) == LUA_TNIL) lua_pop(L, 1);
+    if (lua_gettable(L, lua_upvalueindex(2)) == LUA_TNIL) lua_pop(L, 1);
     return 1;
   }
   lua_pushvalue(L, 2);
-  if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
+  if (lua_gettable(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
   lua_settop(L, 2);
   if (lua_type(L, 2) == LUA_TSTRING && lsock_tls_field(L, 1, lua_tostring(L, 2))) return 1;
   lua_pushvalue(L, lua_upvalueindex(4));

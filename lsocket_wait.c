@@ -151,6 +151,11 @@ static int canceled(lsock_Op *op) {
 
 static int poll_wait(lua_State *L, lsock_Op *op) {
   int64_t start = lsock_plat_now();
+  if (op->core->hook & LSOCK_NEVER) {
+    op->err = EAGAIN;
+    op->msg = "the host lets nothing block";
+    return BROKEN;
+  }
   op->wfd = op->w ? op->w->fd : LSOCK_NOFD;
   if (canceled(op)) return BROKEN; /* a hook or a finalizer ran within the step */
   for (;;) {
@@ -196,12 +201,15 @@ static int resumed(lua_State *L, int status, lua_KContext ctx) {
   return drive(L, op, answered(L, op));
 }
 
+#define OP_SEAL(core, op) (((uintptr_t)(op) ^ (core)->secret) + 5)
+
 /* Moves an operation into a to-be-closed userdata, so that it survives a yield and its end is noticed. */
 static lsock_Op *keep(lua_State *L, lsock_Op *op) {
   lsock_Op *k = lua_newuserdatauv(L, sizeof *k, 1);
   *k = *op;
+  k->seal = OP_SEAL(op->core, k);
   k->kept = lua_gettop(L);
-  lsock_pushcore(L, LSOCK_UV_OP);
+  lsock_pushtable(L, LSOCK_UV_OP);
   lua_setmetatable(L, -2);
   lua_toclose(L, -1);
   return k;
@@ -210,8 +218,9 @@ static lsock_Op *keep(lua_State *L, lsock_Op *op) {
 /* __close and __gc of kept operations: whatever ended the wait, the direction is free again */
 static int kept_end(lua_State *L) {
   lsock_Op *op = lua_touserdata(L, 1);
-  if (op && lua_rawlen(L, 1) == sizeof *op && op->core == lsock_core(L) && op->mark) {
-    op->w->waiting &= (unsigned char)~op->mark;
+  if (op && lua_rawlen(L, 1) == sizeof *op && op->seal == OP_SEAL(lsock_core(L), op) && op->mark) {
+    lua_getiuservalue(L, 1, 1);
+    if (lua_touserdata(L, -1) == op->w) op->w->waiting &= (unsigned char)~op->mark;
     op->mark = 0;
   }
   return 0;
@@ -267,7 +276,7 @@ static int hook_wait(lua_State *L, lsock_Op **opp) {
     return BROKEN;
   }
   luaL_checkstack(L, 8, "wait hook");
-  if (!(op->core->hook & LSOCK_HOOK_SET)) return poll_wait(L, op); /* taken away meanwhile */
+  if (!(op->core->hook & LSOCK_HOOKED)) return poll_wait(L, op); /* taken away meanwhile */
   if (!op->kept) *opp = op = keep(L, op);
   lua_pushvalue(L, op->wslot);
   lua_setiuservalue(L, op->kept, 1); /* kept_end needs it */
@@ -363,7 +372,8 @@ static int join_in(lua_State *L, lsock_Op *op) {
 static int prepare(lua_State *L, lsock_Op *op) {
   lsock_Sock *s = op->s;
   int code;
-  op->coop = op->core->hook && op->timeout != 0 && lua_isyieldable(L);
+  op->coop = (op->core->hook & (LSOCK_HOOKED | LSOCK_REACTING)) && op->timeout != 0 && lua_isyieldable(L);
+  if ((op->core->hook & LSOCK_NEVER) && !op->coop) op->timeout = 0;
   op->deadline = op->timeout > 0 ? lsock_plat_now() + op->timeout : FOREVER;
   op->nowait = op->coop || op->timeout >= 0;
   if (op->coop && op->core->active && (code = join_in(L, op)) != STOPPED) return code;
@@ -461,8 +471,7 @@ static int mod_setwaithook(lua_State *L) {
   lua_settop(L, 2);
   lsock_pushcore(L, LSOCK_UV_HOOK);
   lsock_pushcore(L, LSOCK_UV_WAKE);
-  lsock_core(L)->hook &= ~LSOCK_HOOK_SET;
-  if (!lua_isnil(L, 1)) lsock_core(L)->hook |= LSOCK_HOOK_SET;
+  lsock_core(L)->hook = (lsock_core(L)->hook & ~LSOCK_HOOKED) | (lua_isnil(L, 1) ? 0 : LSOCK_HOOKED);
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, LSOCK_UP_CORE, LSOCK_UV_HOOK);
   lua_pushvalue(L, 2);

@@ -11,13 +11,14 @@
 **           "function"  as "upvalue", and __index is a C function, not a table
 **   bare.lines(fd) -> function, which gives a line without its end every time
 **     it is called; bare.reader(fd):read() the same as a method, self taken on trust
-**   bare.connect(port) -> fd, bare.clock() -> CPU seconds, wall seconds
+**   bare.connect(port) -> fd, bare.clock() -> CPU seconds, wall seconds; bare.malloced() -> bytes of malloc in use
 */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <lauxlib.h>
 #include <lua.h>
+#include <malloc.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -172,9 +173,17 @@ static void new_kind(lua_State *L, const char *how, lua_CFunction send_f, lua_CF
   lua_pop(L, 2);
 }
 
+/* malloced() -> bytes in use, of Lua and of every library */
+static int mod_malloced(lua_State *L) {
+  struct mallinfo2 m = mallinfo2();
+  lua_pushinteger(L, (lua_Integer)(m.uordblks + m.hblkhd));
+  return 1;
+}
+
 static const luaL_Reg functions[] = {
     {"send", plain_send},     {"recv", plain_recv}, {"wrap", mod_wrap},     {"clock", mod_clock},
-    {"connect", mod_connect}, {"lines", mod_lines}, {"reader", mod_reader}, {NULL, NULL}};
+    {"connect", mod_connect}, {"lines", mod_lines}, {"reader", mod_reader},
+    {"malloced", mod_malloced}, {NULL, NULL}};
 
 int luaopen_bare(lua_State *L) {
   new_kind(L, "blind", blind_send, blind_recv);

@@ -278,6 +278,67 @@ local function memory()
   say ""
 end
 
+-- TLS ---------------------------------------------------------------------
+
+contenders["C TLS"] = {env = "", command = "bench/build/tls"}
+contenders["socket TLS"] = {env = ours_env, command = LUA .. " bench/tls.lua"}
+
+-- Name, text, operations a round; what is to be at most 1.03 of C's: "cpu", "wall".
+local tls_timed = {
+  {"handshake13", "client, TLS 1.3: connect + handshake", 300, "wall"},
+  {"handshake12", "client, TLS 1.2", 300, "wall"},
+  {"accept13", "server, TLS 1.3: accept + handshake", 200, "wall"},
+  {"accept12", "server, TLS 1.2", 200, "wall"},
+  {"resume13", "client, TLS 1.3, session resumed", 600},
+  {"resume12", "client, TLS 1.2, session resumed", 1000},
+  {"recv16k", "receive 16 KiB", 10000},
+  {"recv256k", "receive 256 KiB", 800},
+  {"recv_into256k", "receive 256 KiB into a buffer", 800, "cpu"},
+  {"send16k", "sendall of 16 KiB", 10000, "wall"},
+  {"send256k", "sendall of 256 KiB", 800, "cpu"},
+}
+
+local function tls()
+  say "## TLS\n"
+  say "CPU time of the client (for `server`, of the server), then wall time, per operation: for C on OpenSSL"
+  say("(bench/tls.c) in microseconds, for this library as ratios. Medians of %d rounds; the peer, the same for", ROUNDS)
+  say "both, shares the processor. Keys are RSA of 2048 bits; clients verify chain and name. `recv` makes a string of"
+  say "what it received, a copy more than C has; `recv_into` does not. Peer and client together make the wall time,"
+  say "and it is what the rate of handshakes depends on.\n"
+  head("", "C, us", "socket")
+  local walls = {}
+  for _, w in ipairs(tls_timed) do
+    local name, text, n, kind = table.unpack(w)
+    local cpu, wall = {C = {}, socket = {}}, {C = {}, socket = {}}
+    for round = 1, ROUNDS do
+      for c in pairs(cpu) do
+        local a, b = run(c .. " TLS", "", name, n):match "(%S+) (%S+)"
+        cpu[c][round], wall[c][round] = a / n * 1e6, b / n * 1e6
+      end
+    end
+    for c in pairs(cpu) do cpu[c], wall[c] = median(cpu[c]), median(wall[c]) end
+    walls[name], walls["C " .. name] = wall.socket, wall.C
+    local r = {cpu = cpu.socket / cpu.C, wall = wall.socket / wall.C}
+    row(text, ("%.2f %.2f"):format(cpu.C, wall.C), ("%5.2f %5.2f"):format(r.cpu, r.wall))
+    if kind then
+      target(("TLS, %s: %s time at most 1.03 of C's"):format(text, kind == "cpu" and "CPU" or "wall"),
+        r[kind] <= 1.03, ("%.3f"):format(r[kind]))
+    end
+  end
+  for _, v in ipairs {"13", "12"} do
+    local r = walls["handshake" .. v] / walls["resume" .. v]
+    target(("TLS 1.%s: resuming at least 3 times as fast as a full handshake"):format(v:sub(2)), r >= 3,
+      ("%.2f; C %.2f"):format(r, walls["C handshake" .. v] / walls["C resume" .. v]))
+  end
+  local c, released = run("C TLS", "", "memory", 500):match "%d+", run("C TLS", "", "memory_released", 500):match "%d+"
+  local all, own = run("socket TLS", "", "memory", 500):match "(%d+)%s+(%d+)"
+  say("\nBytes of malloc for an idle TLS 1.3 connection: C %s, with SSL_MODE_RELEASE_BUFFERS %s; socket %s, of", c,
+    released, all)
+  say("which %s are of Lua's heap, beyond a plain socket's.\n", own)
+  target("a TLS connection's own memory: less than 1024 bytes", tonumber(own) < 1024 and all - released < 1024,
+    ("%s, %d more than C"):format(own, all - released))
+end
+
 -- The report --------------------------------------------------------------
 
 local parts = {
@@ -285,6 +346,7 @@ local parts = {
   {"syscalls", syscalls, "strace"},
   {"instructions", instructions, "valgrind"},
   {"memory", memory},
+  {"tls", tls},
 }
 local wanted, write, named = {}, false, false
 for _, a in ipairs(arg) do
@@ -296,7 +358,7 @@ for _, a in ipairs(arg) do
       if a == "all" or a == part[1] then wanted[part[1]], known, named = true, true, true end
     end
     if not known then
-      io.stderr:write("usage: sh bench/run.sh [time] [syscalls] [instructions] [memory] [all] [--write]\n")
+      io.stderr:write("usage: sh bench/run.sh [time] [syscalls] [instructions] [memory] [tls] [all] [--write]\n")
       os.exit(2)
     end
   end
@@ -314,7 +376,9 @@ say("%s; %s; %s; %s\n", line(LUA .. " -v"):gsub("%s+Copyright.*", ""), line(CC .
 for _, part in ipairs(parts) do
   local name, f, tool = table.unpack(part)
   if not named or wanted[name] then
-    if tool and not have(tool .. " --version") then
+    if name == "tls" and os.getenv "BENCH_TLS_PORTS" == "" then
+      say "## tls: skipped, no socket/ssl.so here\n"
+    elseif tool and not have(tool .. " --version") then
       say("## %s: skipped, no %s here\n", name, tool)
     else
       f()

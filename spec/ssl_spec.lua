@@ -1,6 +1,6 @@
 -- The module socket.ssl: loading it, its functions and constants.
 
-require "spec.helper"
+local h = require "spec.helper"
 local certs = require "spec.support.certs"
 local socket = require "socket"
 local support = require "spec.support"
@@ -39,6 +39,21 @@ describe("socket.ssl", function()
     assert.equal(0x0304, ssl.TLSVersion.TLSv1_3)
     assert.matches("^/", ssl.get_default_verify_paths().openssl_cafile)
     assert.equal("SSL_CERT_FILE", ssl.get_default_verify_paths().openssl_cafile_env)
+    local info = ssl.OPENSSL_VERSION_INFO
+    assert.equal(5, #info)
+    assert.equal(("%d.%d."):format(info[1], info[2]), ssl.OPENSSL_VERSION:match "%d+%.%d+%.")
+    assert.equal(ssl.CERT_REQUIRED, ssl.VerifyMode.CERT_REQUIRED)
+    assert.is_nil(ssl.VerifyMode.VERIFY_DEFAULT)
+    assert.equal(ssl.OP_ALL, ssl.Options.OP_ALL)
+    assert.equal(48, ssl.AlertDescription.ALERT_DESCRIPTION_UNKNOWN_CA)
+    assert.equal("-----BEGIN CERTIFICATE-----", ssl.PEM_HEADER)
+    assert.equal("-----END CERTIFICATE-----", ssl.PEM_FOOTER)
+    local text = support.run("print(require[[socket]].ssl.get_default_verify_paths().cafile)",
+      {before = "SSL_CERT_FILE=/dev/null"})
+    assert.equal("/dev/null\n", text)
+    text = support.run("print(require[[socket]].ssl.get_default_verify_paths().cafile)",
+      {before = "SSL_CERT_FILE=/nonexistent"})
+    assert.equal("nil\n", text)
   end)
 
   it("makes random bytes", function()
@@ -75,4 +90,18 @@ describe("socket.ssl", function()
     assert(b)
     support.close_kept()
   end)
+end)
+
+describe("a state that ends in the middle of a handshake", function()
+  local code = io.open(h.root .. "/spec/host/close_tls.lua"):read "a"
+  for _, how in ipairs {"plain", "suspended", "abandoned", "callback"} do
+    it("frees what OpenSSL holds: " .. how, function()
+      certs.path "ca.pem"
+      local dir = certs.path "server.pem":match "^(.*)/"
+      -- from within a callback the connection cannot be freed: OpenSSL is at work with it
+      local text, status = support.run(code, {args = how, before = "CERTS=" .. h.quote(dir), leaks = how ~= "callback"})
+      assert.equal("ends\n", text)
+      assert.equal(0, status)
+    end)
+  end
 end)

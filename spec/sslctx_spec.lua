@@ -180,6 +180,41 @@ describe("algorithms", function()
     refuses("1-255", c.set_alpn_protocols, c, {""})
     refuses("list of strings", c.set_alpn_protocols, c, {1})
     fails("ENOENT", c.load_dh_params, c, "/nonexistent")
+    assert.is_false((pcall(c.load_dh_params, c, certs.path "ca.pem")))
     assert.equal(0, c:session_stats().number)
+  end)
+end)
+
+describe("load_dh_params", function()
+  it("takes the parameters that a TLS 1.2 key exchange then uses", function()
+    certs.path "server.pem"
+    local file = certs.path "server.pem":gsub("server.pem$", "dh.pem")
+    assert(os.execute(("openssl genpkey -genparam -algorithm DH -pkeyopt group:ffdhe2048 -out %s 2>&1"):format(file)))
+    local s, c = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    assert.equal(s, s:load_dh_params(file))
+    for _, ctx in ipairs {s, c} do
+      ctx.maximum_version = ssl.TLSVersion.TLSv1_2
+      ctx:set_ciphers "DHE-PSK-AES128-GCM-SHA256"     -- DHE with a certificate would need an RSA key
+    end
+    c.check_hostname = false
+    c:set_psk_client_callback(function() return "me", "secret" end)
+    s:set_psk_server_callback(function() return "secret" end)
+    local up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    local a, b = c:wrap_bio(down, up), s:wrap_bio(up, down, {server_side = true})
+    for _ = 1, 3 do
+      a:try_do_handshake()
+      b:try_do_handshake()
+    end
+    assert.equal("DHE-PSK-AES128-GCM-SHA256", (a:cipher()))
+    assert.equal(a, a:do_handshake())
+  end)
+end)
+
+describe("server_hostname", function()
+  it("is ASCII, as certificates have it", function()
+    local c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    refuses("xn--", c.wrap_bio, c, ssl.MemoryBIO(), ssl.MemoryBIO(), {server_hostname = "b\u{fc}cher.example"})
+    assert.equal("xn--bcher-kva.example", c:wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(),
+      {server_hostname = "xn--bcher-kva.example"}).server_hostname)
   end)
 end)

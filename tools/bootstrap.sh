@@ -25,6 +25,7 @@ build     dev:lua5.4-headers  liblua5.4-dev
 build     hdr:openssl/ssl.h   libssl-dev
 demo      cmd:curl            curl
 demo      cmd:openssl         openssl
+demo      cmd:wrk             wrk
 test      lua:busted.runner   lua-busted
 test      lua:lfs             lua-filesystem
 test      cmd:python3         python3
@@ -46,6 +47,8 @@ check     cmd:clang           clang
 check     cmd:clang-tidy      clang-tidy
 check     cmd:clang-format    clang-format
 check     cmd:cppcheck        cppcheck
+check     cmd:cmake           cmake
+check     cmd:g++             g++
 check     cmd:luacheck        lua-check
 check     cmd:luarocks        luarocks
 check     cmd:size            binutils
@@ -57,6 +60,7 @@ valgrind  cmd:valgrind        valgrind
 bench     lua:socket.url      lua-socket
 bench     cmd:gcc             gcc
 bench     cmd:python3         python3
+bench     cmd:openssl         openssl
 bench     cmd:strace          strace
 bench     cmd:valgrind        valgrind
 '

@@ -78,6 +78,7 @@ step luacheck "luacheck"                            luacheck --no-color -q .
 step const    "the constant table is up to date"    "$LUA" tools/genconst.lua --check
 [ ! -e tools/check_docs.lua ] ||
 step docs     "the documents agree with the code"   "$LUA" tools/check_docs.lua
+step hosts    "builds for hosts: pkg-config, CMake, C++" sh tools/check_hosts.sh
 step rock     "LuaRocks: lint, make, run an example" sh tools/check_rock.sh
 step asan     "specs under ASan and UBSan"          $MAKE sanitize
 step alloc    "each 3rd allocation failing"         $MAKE allocfail EVERY=3

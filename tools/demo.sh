@@ -346,7 +346,61 @@ elif serve starttls_server "$certs/server.pem" "$certs/server.key" 127.0.0.1 0 1
   expect 'the message arrived under TLS' "you@example.test>: \"$message\"" "$tmp/server"
 fi
 
-title '12. When things go wrong'
+title '12. An echo server for many, on a selector'
+if serve selector_echo 127.0.0.1 0 4; then
+  clients=''
+  for name in one two three; do
+    "$LUA" -e "$bounded" examples/echo_client.lua 127.0.0.1 "$port" "Hello from $name" >"$tmp/$name" 2>&1 &
+    clients="$clients $!"
+  done
+  for pid in $clients; do wait "$pid"; done
+  cat "$tmp/one" "$tmp/two" "$tmp/three" | say clients
+  if [ "$(cat "$tmp/one" "$tmp/two" "$tmp/three" | grep -c '^received "Hello from ')" -eq 3 ]; then
+    ok 'every one got its own bytes back'
+  else
+    bad 'not everyone got an answer'
+  fi
+
+  title '13. A port scan: who listens here?'
+  client port_scanner $((port > 65435 ? 65335 : port - 100)) $((port > 65435 ? 65535 : port + 100)) 50
+  tail -n 5 "$tmp/client" | say client
+  if grep -q "^ *$port " "$tmp/client"; then ok 'the echo server was found'; else bad 'the echo server was not found'; fi
+  expect '201 ports were tried' '201 ports in ' "$tmp/client"
+  stop
+fi
+
+title '14. Services that are found without an address, by multicast'
+if serve discovery announce printer 0; then
+  client discovery find 0.5
+  say client <"$tmp/client"
+  expect 'the service was found' "found printer at $address" "$tmp/client"
+  expect 'and visited' 'printer says: Hello from printer' "$tmp/client"
+  stop
+fi
+
+title '15. A game at 60 frames a second downloads a page meanwhile'
+client frame_loop
+sed -n '1,2p;$p' "$tmp/client" | say game
+expect 'all of the page arrived between the frames' '2097152 bytes in ' "$tmp/client"
+
+if [ -e examples/http11_server.lua ]; then
+  title '16. Our HTTP/1.1 server and 50 busy connections, by wrk'
+  if ! command -v wrk >/dev/null; then
+    skip 'wrk is not installed'
+  elif serve http11_server 127.0.0.1 0; then
+    timeout 30 wrk -t 1 -c 50 -d 1s "http://127.0.0.1:$port/" >"$tmp/client" 2>&1
+    grep -E 'requests in|Requests/sec|Socket errors|Non-2xx' "$tmp/client" | sed 's/^ *//' | say wrk
+    if grep -q '[1-9][0-9]* requests in' "$tmp/client" && ! grep -qE 'Socket errors|Non-2xx' "$tmp/client"; then
+      ok 'every request was answered'
+    else
+      bad 'wrk was not content:'
+      say wrk <"$tmp/client"
+    fi
+    stop
+  fi
+fi
+
+title '17. When things go wrong'
 client errors
 status=$?
 say lua <"$tmp/client"

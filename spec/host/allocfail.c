@@ -23,6 +23,8 @@
 
 #include "lsocket.h"
 
+__attribute__((weak)) int luaopen_socket_ssl(lua_State *L); /* where OpenSSL is */
+
 static pthread_t tested;        /* the lookups' threads allocate too, at times nobody can foresee */
 static long count, first, last; /* allocations so far; those that fail */
 static atomic_long outside;     /* blocks of the library's own */
@@ -85,6 +87,12 @@ static int descriptors(void) {
 
 static int script(lua_State *L) {
   luaL_requiref(L, "socket", luaopen_socket, 0);
+  if (luaopen_socket_ssl) {
+    lua_getfield(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    lua_pushcfunction(L, luaopen_socket_ssl);
+    lua_setfield(L, -2, "socket.ssl");
+  }
+  lua_settop(L, 1);
   if (luaL_loadfile(L, lua_tostring(L, 1)) != LUA_OK) return lua_error(L);
   lua_call(L, 0, 0);
   return 0;
