@@ -296,6 +296,37 @@ describe("names, looked up in a task,", function()
       over = true
     end)
   end))
+
+  it("are tried one beside the other by create_connection, also when cancelled amid that", net:inside(function()
+    local s, l = require "socket", require "socket.loop"
+    local full <close> = s.create_server({"::1", 0}, {family = s.AF_INET6, backlog = 0})
+    local port = full:getsockname()[2]
+    local queued = {}
+    for i = 1, 8 do
+      queued[i] = s.socket(s.AF_INET6)
+      queued[i]:settimeout(0):connect_ex(full:getsockname())
+    end
+    local _ <close> = s.create_server {"127.0.0.1", port}
+    local descriptors = require "spec.support".descriptors
+    l.run(function()
+      s.getaddrinfo("slow.test", port) -- the threads that look up stay
+      local before = descriptors()
+      local turns, over = 0, false
+      l.spawn(function() while not over do s.sleep(0.005) turns = turns + 1 end end)
+      local c <close> = s.create_connection({"slow.test", port}, 5)
+      assert.equal("127.0.0.1", c:getpeername()[1])
+      assert.is_true(turns > 20)
+      c:close()
+      local task = l.spawn(s.create_connection, {"slow.test", port})
+      s.sleep(0.25) -- the first address waits
+      assert.equal("waiting", task.status)
+      task:cancel()
+      pcall(task.join, task)
+      assert.equal("cancelled", task.status)
+      over = true
+      assert.equal(before, descriptors())
+    end)
+  end))
 end)
 
 describe("no edge is missed:", function()

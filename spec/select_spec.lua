@@ -427,6 +427,20 @@ for _, kind in ipairs(kinds) do
       if not polls then assert.same({[a] = READ}, found) end
     end)
 
+    it("closed by another task, ends the wait", function()
+      if polls then return assert.is_nil(make():fileno()) end
+      local a = keep(socket.socketpair())
+      loop.run(function()
+        local sel = make()
+        sel:register(a, READ)
+        local task = loop.spawn(pcall, sel.select, sel)
+        socket.sleep(0.002)
+        sel:close()
+        local ok, e = task:join()
+        assert.same({false, "ECANCELED"}, {ok, e.code})
+      end)
+    end)
+
     it("waits within a plain coroutine through the wait hook", function()
       if polls then return assert.is_nil(make():fileno()) end
       local S = support.scheduler(pending)
