@@ -278,6 +278,15 @@ local function memory()
   say ""
 end
 
+-- Load --------------------------------------------------------------------
+
+local function load()
+  dofile "bench/load.lua" {
+    say = say, head = head, row = row, target = target, median = median, output = output,
+    LUA = LUA, ours_env = ours_env, luasocket_env = luasocket_env,
+  }
+end
+
 -- The report --------------------------------------------------------------
 
 local parts = {
@@ -285,6 +294,7 @@ local parts = {
   {"syscalls", syscalls, "strace"},
   {"instructions", instructions, "valgrind"},
   {"memory", memory},
+  {"load", load},
 }
 local wanted, write, named = {}, false, false
 for _, a in ipairs(arg) do
@@ -296,7 +306,7 @@ for _, a in ipairs(arg) do
       if a == "all" or a == part[1] then wanted[part[1]], known, named = true, true, true end
     end
     if not known then
-      io.stderr:write("usage: sh bench/run.sh [time] [syscalls] [instructions] [memory] [all] [--write]\n")
+      io.stderr:write("usage: sh bench/run.sh [time] [syscalls] [instructions] [memory] [load] [all] [--write]\n")
       os.exit(2)
     end
   end
