@@ -2,7 +2,7 @@
 return function(bench)
   local say, head, row, target, median, output = bench.say, bench.head, bench.row, bench.target, bench.median,
     bench.output
-  local LUA, ROUNDS, REQUESTS = bench.LUA, 5, 200000
+  local LUA, ROUNDS, REQUESTS = bench.LUA, 7, 100000
 
   -- Name, environment, what it needs.
   local servers = {
@@ -30,10 +30,15 @@ return function(bench)
     local name, env = table.unpack(server)
     local command = name == "C" and "bench/build/load_server" or ("%s bench/load_server.lua '%s'"):format(LUA, name)
     command = ("%s bench/build/load_client %d %d %d %s"):format(env or "", busy, idle, REQUESTS, command)
-    local said = output(command) or error("failed: " .. command)
-    local numbers = {}
-    for number in said:gmatch "%S+" do numbers[#numbers + 1] = tonumber(number) end
-    return numbers
+    local best = {[9] = 0}
+    for _ = 1, 4 do -- again if the processor was not theirs alone
+      local said = output(command) or error("failed: " .. command)
+      local numbers = {}
+      for number in said:gmatch "%S+" do numbers[#numbers + 1] = tonumber(number) end
+      if numbers[9] > best[9] then best = numbers end
+      if numbers[9] > 0.93 then break end
+    end
+    return best
   end
 
   local function scenario(title, busy, idle)
