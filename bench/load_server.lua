@@ -77,13 +77,16 @@ servers["luv"] = function(listening)
     local conn = uv.new_tcp()
     listener:accept(conn)
     conn:nodelay(true)
-    conn:read_start(function(_, data)
+    local function echo(_, data)
       if not data then return conn:close() end
       local sent = conn:try_write(data) or 0
       if sent == #data then return end
-      conn:read_stop()
-      conn:write(data:sub(sent + 1), function() end)
-    end)
+      conn:read_stop() -- until the rest is gone
+      conn:write(data:sub(sent + 1), function(err)
+        if err then conn:close() else conn:read_start(echo) end
+      end)
+    end
+    conn:read_start(echo)
   end)
   listening(listener:getsockname().port)
   uv.run()
@@ -95,14 +98,20 @@ servers["luv, coroutines"] = function(listening)
   local resume, yield = coroutine.resume, coroutine.yield
 
   local function serve(conn, co)
-    conn:nodelay(true)
-    conn:read_start(function(_, data)
+    local function go_on(_, data)
       local ok, err = resume(co, data)
       if not ok then error(err) end
-    end)
+    end
+    conn:nodelay(true)
+    conn:read_start(go_on)
     for data in yield do
       local sent = conn:try_write(data) or 0
-      if sent < #data then conn:write(data:sub(sent + 1)) end
+      if sent < #data then
+        conn:read_stop()
+        conn:write(data:sub(sent + 1), function(err)
+          if err then conn:close() else conn:read_start(go_on) end
+        end)
+      end
     end
     conn:close()
   end
