@@ -86,10 +86,11 @@ return function(bench)
 
   say "## Load\n"
   say "Echo servers with one thread. 64 bytes go to and fro on each busy connection as fast as they can; every byte is"
-  say("checked. CPU time (user and system) of the server per request, then what the client saw; medians of %d rounds of", ROUNDS)
-  say("%d requests after a warm-up, every server once a round. Client and server share one processor. `luv` is", REQUESTS)
-  say "callbacks with try_write; copas (1.1.7, with LuaSocket) cannot go above descriptor 1,023. `loop, timeouts` has a"
-  say "timeout of 60 s on every socket.\n"
+  say "checked. CPU time (user and system) of the server per request, then what the client saw; medians of"
+  say("%d rounds of %d requests after a warm-up, every server once a round. Client and server share one",
+    ROUNDS, REQUESTS)
+  say "processor. `luv` is callbacks with try_write; copas (1.1.7, with LuaSocket) cannot go above descriptor 1,023."
+  say "`loop, timeouts` has a timeout of 60 s on every socket.\n"
   scenario("1,000 busy connections:", 1000, 0)
   scenario("1,000 busy connections and 10,000 idle ones:", 1000, 10000)
 
@@ -109,8 +110,8 @@ return function(bench)
     for i, numbers in ipairs(rounds) do rounds[i] = median(numbers) end
     return table.unpack(rounds)
   end
-  say "Bytes of memory each, 10,000 of them: resident, and of that Lua's heap. A coroutine that yields, a task in `recv`,"
-  say "a task that sleeps; all three run the same function.\n"
+  say "Bytes of memory each, 10,000 of them: resident, and of that Lua's heap. A coroutine that yields, a task"
+  say "in `recv`, a task that sleeps; all three run the same function.\n"
   head("", "resident", "Lua heap")
   local bare, bare_heap = cost("coroutines", 10000)
   row("coroutine", bare, bare_heap)

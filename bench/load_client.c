@@ -30,8 +30,7 @@ static struct conn *conns;
 /* No two requests are alike. */
 static void request(struct conn *c) {
   c->requests++;
-  for (unsigned i = 0; i < SIZE / 8; i++)
-    c->sent[i] = (c->id << 40 | c->requests << 8 | i) * 0x9E3779B97F4A7C15u;
+  for (unsigned i = 0; i < SIZE / 8; i++) c->sent[i] = (c->id << 40 | c->requests << 8 | i) * 0x9E3779B97F4A7C15u;
   c->got = 0;
   need(send(c->fd, c->sent, SIZE, MSG_NOSIGNAL) == SIZE, "send");
 }

@@ -64,8 +64,7 @@ elseif what == "timers" then
   local cancel = each(from)
   assert(ran == 0)
   from = clock()
-  for i = 1, n do kept[i] = l:after(random() * 0.01, f) end
-  kept = nil
+  for _ = 1, n do l:after(random() * 0.01, f) end
   l:run()
   assert(ran == n, "a timer was lost")
   print(("%.3f %.3f %.3f"):format(set, cancel, each(from)))

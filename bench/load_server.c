@@ -20,7 +20,7 @@ static char buf[65536];
 static struct rest {
   char *bytes;
   size_t len;
-} *rests; /* by descriptor */
+} * rests; /* by descriptor */
 
 static void need(int ok, const char *what) {
   if (ok) return;
@@ -102,9 +102,12 @@ int main(void) {
     int n = epoll_wait(poller, events, 512, -1);
     for (int i = 0; i < n; i++) {
       int fd = events[i].data.fd;
-      if (fd == listener) take();
-      else if (rests[fd].bytes) send_rest(fd);
-      else echo(fd);
+      if (fd == listener)
+        take();
+      else if (rests[fd].bytes)
+        send_rest(fd);
+      else
+        echo(fd);
     }
   }
 }

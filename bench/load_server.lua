@@ -71,6 +71,7 @@ servers["loop, timeouts"] = function(listening) with_loop(listening, 60) end
 -- Callbacks. try_write makes no request object; write takes what the kernel does not.
 servers["luv"] = function(listening)
   local uv = require "luv"
+  uv.new_signal():start "sigpipe" -- or it ends the process
   local listener = uv.new_tcp()
   listener:bind("127.0.0.1", 0)
   listener:listen(4096, function()
@@ -95,6 +96,7 @@ end
 -- A coroutine a connection over the same callbacks.
 servers["luv, coroutines"] = function(listening)
   local uv = require "luv"
+  uv.new_signal():start "sigpipe" -- or it ends the process
   local resume, yield = coroutine.resume, coroutine.yield
 
   local function serve(conn, co)
