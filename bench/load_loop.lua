@@ -47,7 +47,7 @@ elseif what == "tasks" or what == "sleepers" then
       else kept[i] = l:spawn(talk, loop.sleep, 1000)
       end
     end
-    l:step(0)
+    for _ = 1, n do l:step(0) end
     for i = 1, n do assert(kept[i].status == "waiting") end
   end)
 elseif what == "timers" then
