@@ -20,9 +20,10 @@
 ** A line is printed for each sixtieth of the time: resident memory and
 ** descriptors of the server, and what happened. The verdict, after the clients
 ** have gone: no request lost; the growth over the time that was measured (all
-** after the first third), by least squares, within 3 % or 512 KiB for memory and
-** 1 % of the connections for descriptors; in the end as many descriptors as before the
-** first client, within 30 s.
+** after the first third), by least squares, within 3 % or 512 KiB for memory
+** (25 % in less than two minutes, too short for a garbage collector to settle)
+** and 1 % of the connections for descriptors; in the end as many descriptors as
+** before the first client, within 30 s.
 */
 #include "load.h"
 
@@ -99,9 +100,10 @@ static void open_one(struct client *c) {
   while (c->kind == GHOST && !ghosts);
   c->fd = dialer(dialed++, SOCK_NONBLOCK);
   if (c->kind == DEAF) {
-    int small = 8192; /* what has to be filled before the server notices */
+    int small = 8192, segment = 1400; /* for little to fill before the server notices: its buffer grows with both */
     setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
     setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    setsockopt(c->fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
   }
   need(epoll_ctl(poller, EPOLL_CTL_ADD, c->fd, &e) == 0, "epoll_ctl");
   c->state = CONNECTING;
@@ -390,13 +392,14 @@ int main(int argc, char **argv) {
 
   char text[256];
   int bad = 0;
-  double mean = 0, more = growth(times, memory, points), more_files = growth(times, files, points);
+  double most = lasting < 120 ? 0.25 : 0.03, mean = 0, more = growth(times, memory, points),
+         more_files = growth(times, files, points);
   for (int i = 0; i < points; i++) mean += memory[i] / points;
   snprintf(text, sizeof text, "%ld requests answered, %ld lost", answered, lost);
   bad += verdict(text, answered > 0 && lost == 0);
   snprintf(text, sizeof text, "memory: grew by %.0f KiB (%.2f %% of %.0f) in %.0f s; at most 3 %% or 512 KiB",
-           more / 1024, more / mean * 100, mean / 1024, lasting * 2 / 3);
-  bad += verdict(text, points > 2 && (more <= mean * 0.03 || more <= 512 * 1024));
+           more / 1024, more / mean * 100, mean / 1024, lasting * 2 / 3, most * 100);
+  bad += verdict(text, points > 2 && (more <= mean * most || more <= 512 * 1024));
   snprintf(text, sizeof text, "descriptors: grew by %.1f in %.0f s; at most %d", more_files, lasting * 2 / 3,
            count / 100);
   bad += verdict(text, points > 2 && more_files <= count / 100.0);
