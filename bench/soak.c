@@ -21,7 +21,7 @@
 ** descriptors of the server, and what happened. The verdict, after the clients
 ** have gone: no request lost; the growth over the time that was measured (all
 ** after the first third), by least squares, within 3 % or 512 KiB for memory
-** (25 % in less than two minutes, too short for a garbage collector to settle)
+** (50 % in less than two minutes, too short for a garbage collector to settle)
 ** and 1 % of the connections for descriptors; in the end as many descriptors as
 ** before the first client, within 30 s.
 */
@@ -392,12 +392,12 @@ int main(int argc, char **argv) {
 
   char text[256];
   int bad = 0;
-  double most = lasting < 120 ? 0.25 : 0.03, mean = 0, more = growth(times, memory, points),
+  double most = lasting < 120 ? 0.5 : 0.03, mean = 0, more = growth(times, memory, points),
          more_files = growth(times, files, points);
   for (int i = 0; i < points; i++) mean += memory[i] / points;
   snprintf(text, sizeof text, "%ld requests answered, %ld lost", answered, lost);
   bad += verdict(text, answered > 0 && lost == 0);
-  snprintf(text, sizeof text, "memory: grew by %.0f KiB (%.2f %% of %.0f) in %.0f s; at most 3 %% or 512 KiB",
+  snprintf(text, sizeof text, "memory: grew by %.0f KiB (%.2f %% of %.0f) in %.0f s; at most %.0f %% or 512 KiB",
            more / 1024, more / mean * 100, mean / 1024, lasting * 2 / 3, most * 100);
   bad += verdict(text, points > 2 && (more <= mean * most || more <= 512 * 1024));
   snprintf(text, sizeof text, "descriptors: grew by %.1f in %.0f s; at most %d", more_files, lasting * 2 / 3,
