@@ -1,0 +1,462 @@
+-- socket.server: Python's socketserver in Lua's manners. A server takes requests (connections or datagrams) and gives
+-- each to a handler; one at a time, or each in a task of a loop. See docs/reference/server.md.
+
+local socket = require "socket"
+
+local M = {}
+
+---------------------------------------------------------------- classes
+
+-- A class is a table of what its objects share. Class:extend{...} makes one below it from tables of fields, calling a
+-- class makes an object, and object:init(...) is called with the arguments.
+local Object = {}
+
+local function new(class, ...)
+  local object = setmetatable({}, class)
+  object:init(...)
+  return object
+end
+
+local INHERITED = {"__close", "__tostring", "__gc", "__eq", "__name"} -- Lua looks for these without __index
+
+function Object:extend(...)
+  local class = {}
+  for _, fields in ipairs {...} do
+    for k, v in pairs(fields) do class[k] = v end
+  end
+  class.__index = class
+  for _, k in ipairs(INHERITED) do
+    if class[k] == nil then class[k] = self[k] end
+  end
+  return setmetatable(class, {__index = self, __call = new})
+end
+
+function Object.init() end
+
+---------------------------------------------------------------- errors
+
+-- For xpcall: the error and where it was raised.
+local function explain(e)
+  local ok, text = pcall(tostring, e)
+  text = ok and text or type(e)
+  return {e, debug and debug.traceback(text, 2) or text}
+end
+
+-- Is it nobody's fault, but an order to stop? Of tasks, or of lua itself on Ctrl-C.
+local function is_order(e)
+  local loop = package.loaded["socket.loop"]
+  return loop and socket.iserror(e, loop.cancelled) or type(e) == "string" and e:find "interrupted!$" ~= nil
+end
+
+-- After a request has failed with what explain made: tells handle_error, and closes the request in any case.
+local function failed(self, request, client_address, problem)
+  if type(problem) ~= "table" then problem = {problem, tostring(problem)} end -- an error in explain
+  local e, order = problem[1], is_order(problem[1])
+  local told, e2 = true, nil
+  if not order then told, e2 = pcall(self.handle_error, self, request, client_address, e, problem[2]) end
+  local closed, e3 = pcall(self.shutdown_request, self, request)
+  if order then error(e, 0) end
+  if not told then error(e2, 0) end
+  if not closed then error(e3, 0) end
+end
+
+---------------------------------------------------------------- one request
+
+-- What a handler is called with is ready for it: the handshake is made, the timeout set.
+local function prepare(self, request)
+  if self.ssl_context then request:settimeout(self.handshake_timeout):do_handshake():settimeout(nil) end
+  if self.idle_timeout and self.socket_type == socket.SOCK_STREAM then request:settimeout(self.idle_timeout) end
+end
+
+local function work(self, request, client_address)
+  prepare(self, request)
+  self:finish_request(request, client_address)
+end
+
+-- Handles a request and closes it, whatever happens.
+local function attend(self, request, client_address)
+  local ok, problem = xpcall(work, explain, self, request, client_address)
+  if ok then self:shutdown_request(request) else failed(self, request, client_address, problem) end
+end
+
+local function admit(self, request, client_address)
+  if self:verify_request(request, client_address) then
+    self:process_request(request, client_address)
+  else
+    self:shutdown_request(request)
+  end
+end
+
+-- The system has no room for another connection: it stays in the queue, and asking at once again would only burn time.
+local SCARCE = {EMFILE = true, ENFILE = true, ENOBUFS = true, ENOMEM = true}
+local PAUSE = 0.1
+
+-- Takes one request if there is one. True, or false and what stood in the way.
+local function take(self)
+  local ok, request, client_address = pcall(self.get_request, self)
+  if not ok then
+    local e = request
+    if not socket.iserror(e) or is_order(e) then error(e, 0) end
+    if SCARCE[e.code] then socket.sleep(PAUSE) end
+    return false, e
+  end
+  if self.ssl_context then
+    local conn, e = self.ssl_context:try_wrap_socket(request, {server_side = true, do_handshake_on_connect = false})
+    if not conn then
+      failed(self, request, client_address, {e, tostring(e)})
+      return true
+    end
+    request = conn
+  end
+  local problem
+  ok, problem = xpcall(admit, explain, self, request, client_address)
+  if not ok then failed(self, request, client_address, problem) end
+  return true
+end
+
+---------------------------------------------------------------- serving
+
+-- What there is while serve_forever runs. At its end who waits in shutdown goes on: each reads from a socket that is
+-- closed then, which works in the tasks of every scheduler.
+local Run = {}
+Run.__index = Run
+
+function Run:__close()
+  self.server._run = nil
+  self.server.stopping = false
+  for _, s in ipairs(self.sockets) do s:close() end
+end
+
+local function begin(self)
+  if self._run then error("serve_forever is running already", 3) end
+  self._run = setmetatable({server = self, sockets = {}, coroutine = coroutine.running()}, Run)
+  return self._run
+end
+
+-- Two connected sockets; the second is open until the end.
+function Run:pair()
+  local a, b = socket.socketpair()
+  self.sockets[#self.sockets + 1] = b
+  return a:settimeout(nil), b
+end
+
+-- May who calls wait for the end? Not if the server waits for who calls, and not where waiting holds up the thread.
+function Run:can_wait()
+  if not coroutine.isyieldable() or coroutine.status(self.coroutine) ~= "suspended" then return false end
+  local loop = self.connections and require "socket.loop"
+  return not (loop and self.connections[loop.current()])
+end
+
+---------------------------------------------------------------- BaseServer
+
+local BaseServer = Object:extend {
+  __name = "BaseServer",
+  address_family = socket.AF_INET,
+  socket_type = socket.SOCK_STREAM,
+  request_queue_size = 128,
+  allow_reuse_address = false,
+  allow_reuse_port = false,
+  handshake_timeout = 10,
+  stopping = false,
+}
+M.BaseServer = BaseServer
+
+-- Attributes that are nil by default.
+local OPTIONAL = {timeout = true, idle_timeout = true, ssl_context = true, bind_and_activate = true}
+
+function BaseServer:init(server_address, handler, options)
+  local meta = getmetatable(handler)
+  if type(handler) ~= "function" and not (type(meta) == "table" and meta.__call) then
+    error(("handler class or function expected, got %s"):format(type(handler)), 0)
+  end
+  self.server_address = server_address
+  self.RequestHandlerClass = handler
+  if type(options) == "table" then
+    for k, v in pairs(options) do
+      if not OPTIONAL[k] and self[k] == nil then error(("unknown option '%s'"):format(tostring(k)), 0) end
+      self[k] = v
+    end
+  end
+end
+
+function BaseServer:__tostring()
+  local address = self.server_address
+  return ("%s: <%s>"):format(getmetatable(self).__name, self:fileno() < 0 and "closed" or tostring(address))
+end
+
+function BaseServer:__close() self:server_close() end
+
+function BaseServer:fileno() return self.socket and self.socket:fileno() or -1 end
+
+-- Takes requests until shutdown is called, and calls service_actions at least every poll_interval seconds.
+function BaseServer:serve_forever(poll_interval)
+  local selectors = require "socket.selectors"
+  local run <close> = begin(self)
+  local wake, waker = run:pair()
+  local sleeper <close> = wake
+  function run.stop() waker:try_send("x", socket.MSG_DONTWAIT) end
+  local sel <close> = selectors.DefaultSelector()
+  sel:register(self, selectors.EVENT_READ)
+  sel:register(sleeper, selectors.EVENT_READ)
+  while not self.stopping and self:fileno() >= 0 do
+    for key in sel:select(poll_interval or 0.5) do
+      if key.fileobj == self and not self.stopping and self:fileno() >= 0 then take(self) end
+    end
+    if not self.stopping then self:service_actions() end
+  end
+  return self
+end
+
+-- One request, if one comes within `timeout` seconds; else handle_timeout. Was there one?
+function BaseServer:handle_request()
+  local selectors = require "socket.selectors"
+  local timeout = self.timeout or self.socket and self.socket:gettimeout()
+  if #selectors.select({self}, {}, {}, timeout) == 0 then
+    self:handle_timeout()
+    return false
+  end
+  return (take(self))
+end
+
+-- Ends serve_forever, or the next one if none is running, and waits for its end where that is possible.
+function BaseServer:shutdown()
+  local run = self._run
+  self.stopping = true
+  if run then
+    run.stop()
+    if run:can_wait() then
+      local s <close> = run:pair()
+      s:recv(1)
+    end
+  end
+  return self
+end
+
+function BaseServer:server_close()
+  if self._run then
+    self.stopping = true
+    self._run.stop()
+  end
+  if self.socket then self.socket:close() end
+  return self
+end
+
+function BaseServer:finish_request(request, client_address)
+  self.RequestHandlerClass(request, client_address, self)
+end
+
+BaseServer.process_request = attend
+
+function BaseServer.verify_request() return true end
+
+function BaseServer:shutdown_request(request) self:close_request(request) end
+
+-- What waits between two parts of a conversation: f(...), which a stop need not wait for.
+function BaseServer.idle(_, f, ...) return f(...) end
+
+function BaseServer.handle_error(_, _, client_address, _, traceback)
+  local who = client_address and client_address ~= "" and " of " .. tostring(client_address) or ""
+  warn("socket.server: request", who, " failed: ", traceback)
+end
+
+local function nothing() end
+BaseServer.server_activate, BaseServer.close_request = nothing, nothing
+BaseServer.handle_timeout, BaseServer.service_actions = nothing, nothing
+
+---------------------------------------------------------------- the four kinds
+
+local TCPServer = BaseServer:extend {__name = "TCPServer", allow_reuse_address = true}
+M.TCPServer = TCPServer
+
+local function bind_and_activate(self)
+  self:server_bind()
+  self:server_activate()
+end
+
+-- The last argument: false not to bind yet, or a table of options.
+function TCPServer:init(server_address, handler, options)
+  BaseServer.init(self, server_address, handler, options)
+  self.socket = socket.socket(self.address_family, self.socket_type)
+  if options == false or self.bind_and_activate == false then return end
+  local ok, e = pcall(bind_and_activate, self)
+  if not ok then
+    self:server_close()
+    error(e, 0)
+  end
+end
+
+function TCPServer:server_bind()
+  if self.allow_reuse_address then self.socket:setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1) end
+  if self.allow_reuse_port then self.socket:setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1) end
+  self.socket:bind(self.server_address)
+  self.server_address = self.socket:getsockname()
+end
+
+-- A connection may be gone again when it is to be accepted, so that must not wait.
+function TCPServer:server_activate() self.socket:listen(self.request_queue_size):settimeout(0) end
+
+function TCPServer:get_request() return self.socket:accept() end
+
+-- Says that no more comes, as far as that needs no waiting.
+function TCPServer:shutdown_request(request)
+  if request:fileno() >= 0 then request:settimeout(0):try_shutdown(socket.SHUT_WR) end
+  self:close_request(request)
+end
+
+-- Also if files of it are still open, which otherwise would keep it so until they are collected as garbage.
+function TCPServer.close_request(_, request)
+  local fd = request:try_detach()
+  if fd then socket.close(fd) end
+end
+
+local UDPServer = TCPServer:extend {
+  __name = "UDPServer", socket_type = socket.SOCK_DGRAM, allow_reuse_address = false, max_packet_size = 8192,
+}
+M.UDPServer = UDPServer
+
+function UDPServer:init(...)
+  TCPServer.init(self, ...)
+  if self.ssl_context then
+    self:server_close()
+    error("TLS needs a stream", 0)
+  end
+end
+
+UDPServer.server_activate = nothing
+
+-- A request is {bytes, socket}; also request.data and request.socket.
+function UDPServer:get_request()
+  local data, client_address = self.socket:recvfrom(self.max_packet_size, socket.MSG_DONTWAIT)
+  return {data, self.socket, data = data, socket = self.socket}, client_address
+end
+
+function UDPServer:shutdown_request(request) self:close_request(request) end
+
+UDPServer.close_request = nothing
+
+local UNIX = {address_family = socket.AF_UNIX, allow_reuse_address = false}
+M.UnixStreamServer = TCPServer:extend(UNIX, {__name = "UnixStreamServer"})
+M.UnixDatagramServer = UDPServer:extend(UNIX, {__name = "UnixDatagramServer"})
+
+---------------------------------------------------------------- handlers
+
+-- Calling a handler class handles a request: setup, handle, and finish also when handle failed.
+local BaseRequestHandler = Object:extend {__name = "BaseRequestHandler", setup = nothing, handle = nothing, finish = nothing}
+M.BaseRequestHandler = BaseRequestHandler
+
+function BaseRequestHandler:init(request, client_address, server)
+  self.request, self.client_address, self.server = request, client_address, server
+  self:setup()
+  local _ <close> = self
+  self:handle()
+end
+
+function BaseRequestHandler:__close() self:finish() end
+
+local StreamRequestHandler = BaseRequestHandler:extend {
+  __name = "StreamRequestHandler", rbufsize = -1, wbufsize = 0, line_limit = 65536, disable_nagle_algorithm = false,
+}
+M.StreamRequestHandler = StreamRequestHandler
+
+function StreamRequestHandler:setup()
+  self.connection = self.request
+  if self.timeout then self.connection:settimeout(self.timeout) end
+  if self.disable_nagle_algorithm then self.connection:setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) end
+  self.rfile = self.connection:makefile("r", self.rbufsize):setlimit(self.line_limit)
+  self.wfile = self.connection:makefile("w", self.wbufsize)
+end
+
+-- Nobody may be left to send the last bytes to.
+function StreamRequestHandler:finish()
+  self.wfile:try_close()
+  self.rfile:try_close()
+end
+
+---------------------------------------------------------------- datagrams as files
+
+local PacketReader = {}
+PacketReader.__index = PacketReader
+
+local function read_number(f)
+  local first, last = f.data:find("^%s*[+-]?%w[%w.]*", f.at)
+  if not first then return nil end
+  f.at = last + 1
+  return (tonumber(f.data:sub(first, last)))
+end
+
+local function read_line(f, with_end)
+  if f.at > #f.data then return nil end
+  local nl = f.data:find("\n", f.at, true)
+  local line = f.data:sub(f.at, nl and not with_end and nl - 1 or nl)
+  f.at = (nl or #f.data) + 1
+  return line
+end
+
+local function read_count(f, n)
+  if f.at > #f.data then return nil end
+  local bytes = f.data:sub(f.at, f.at + n - 1)
+  f.at = f.at + n
+  return bytes
+end
+
+local function read_all(f)
+  local rest = f.data:sub(f.at)
+  f.at = #f.data + 1
+  return rest
+end
+
+local FORMATS = {
+  n = read_number, a = read_all, l = read_line, L = function(f) return read_line(f, true) end,
+}
+
+-- As file:read.
+function PacketReader:read(...)
+  if select("#", ...) == 0 then return read_line(self) end
+  local results, n = {}, 0
+  for _, format in ipairs {...} do
+    n = n + 1
+    if math.type(format) == "integer" then
+      results[n] = read_count(self, format)
+    else
+      local f = FORMATS[tostring(format):match "^%*?(.)"] or error("invalid format", 2)
+      results[n] = f(self)
+    end
+    if results[n] == nil then break end
+  end
+  return table.unpack(results, 1, n)
+end
+
+function PacketReader:lines(...)
+  local formats = table.pack(...)
+  return function() return self:read(table.unpack(formats, 1, formats.n)) end
+end
+
+function PacketReader.close() return true end
+
+local PacketWriter = {}
+PacketWriter.__index = PacketWriter
+
+function PacketWriter:write(...)
+  for _, bytes in ipairs {...} do self[#self + 1] = tostring(bytes) end
+  return self
+end
+
+function PacketWriter:flush() return self end
+
+function PacketWriter.close() return true end
+
+-- handler.packet is what came, rfile reads it; what wfile was given is sent as one datagram, if anything was.
+local DatagramRequestHandler = BaseRequestHandler:extend {__name = "DatagramRequestHandler"}
+M.DatagramRequestHandler = DatagramRequestHandler
+
+function DatagramRequestHandler:setup()
+  self.packet, self.socket = self.request[1], self.request[2]
+  self.rfile = setmetatable({data = self.packet, at = 1}, PacketReader)
+  self.wfile = setmetatable({}, PacketWriter)
+end
+
+function DatagramRequestHandler:finish()
+  if #self.wfile > 0 then self.socket:sendto(table.concat(self.wfile), self.client_address) end
+end
+
+return M
