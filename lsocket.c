@@ -485,18 +485,49 @@ static void open_sockets(lua_State *L, int core) {
   lsock_register(L, core, functions);
 }
 
-/* socket.ssl: the module of that name, from where the host put it or by its `require`; nil in a host without one. */
-static int open_tls(lua_State *L) {
+/* A module beside this one: from where the host put it, or by its `require`; nil in a host without one. */
+static void open_beside(lua_State *L, const char *name) {
   lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-  if (!lua_istable(L, -1) || lua_getfield(L, -1, "socket.ssl") == LUA_TNIL) {
-    if (lua_getglobal(L, "require") == LUA_TNIL) return 1;
-    lua_pushliteral(L, "socket.ssl");
-    lua_call(L, 1, 1);
-  }
-  lua_pushliteral(L, "ssl");
-  lua_pushvalue(L, -2);
-  lua_rawset(L, 1);
-  return 1;
+  if (lua_istable(L, -1) && lua_getfield(L, -1, name) != LUA_TNIL) return;
+  if (lua_getglobal(L, "require") == LUA_TNIL) return;
+  lua_pushstring(L, name);
+  lua_call(L, 1, 1);
+}
+
+static void open_selectors(lua_State *L, const char *name) {
+  (void)name;
+  lua_pushvalue(L, LSOCK_UP_CORE);
+  lsock_open_select(L, lua_gettop(L));
+}
+
+static void open_reactor(lua_State *L, const char *name) {
+  (void)name;
+  lua_pushvalue(L, LSOCK_UP_CORE);
+  lsock_open_reactor(L, lua_gettop(L));
+}
+
+static void open_errno(lua_State *L, const char *name) {
+  (void)name;
+  lsock_open_errno(L);
+}
+
+/* Parts of the module made when first asked for. */
+static const struct {
+  const char *key;
+  void (*open)(lua_State *, const char *); /* pushes it, last */
+  const char *name;
+} parts[] = {{"errno", open_errno, NULL},           {"selectors", open_selectors, NULL},
+             {"reactor", open_reactor, NULL},       {"ssl", open_beside, "socket.ssl"},
+             {"loop", open_beside, "socket.loop"}, {"server", open_beside, "socket.server"}};
+
+static int open_part(lua_State *L, const char *key) {
+  size_t i;
+  for (i = 0; i < LSOCK_COUNT(parts); i++)
+    if (strcmp(key, parts[i].key) == 0) {
+      parts[i].open(L, parts[i].name);
+      return 1;
+    }
+  return 0;
 }
 
 /*
@@ -506,12 +537,7 @@ static int open_tls(lua_State *L) {
 static int module_index(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE); /* getmetatable gives a script this function, to call with anything */
   if (lua_type(L, 2) != LUA_TSTRING) return 0;
-  if (strcmp(lua_tostring(L, 2), "errno") == 0)
-    lsock_open_errno(L);
-  else if (strcmp(lua_tostring(L, 2), "ssl") == 0)
-    return open_tls(L);
-  else if (!lsock_pushconst(L, 2))
-    return 0;
+  if (!lsock_pushconst(L, 2) && !open_part(L, lua_tostring(L, 2))) return 0;
   lua_pushvalue(L, 2);
   lua_pushvalue(L, -2);
   lua_rawset(L, 1);
@@ -544,6 +570,12 @@ static const lsock_Api lsock_api = LSOCK_API_INIT;
 
 /* Where the registry keeps the module: opening it twice in one state gives the same one. */
 static const char registry_key = 'm';
+
+int lsock_submodule(lua_State *L, const char *name) {
+  luaopen_socket(L);
+  lua_getfield(L, -1, name);
+  return 1;
+}
 
 int luaopen_socket(lua_State *L) {
   lsock_Core *c;

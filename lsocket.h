@@ -19,4 +19,8 @@
 /* Opens the module: luaL_requiref(L, "socket", luaopen_socket, 0). */
 LSOCKET_API int luaopen_socket(lua_State *L);
 
+/* Parts of it, for `require "socket.selectors"` and the like; the same as its fields of these names. */
+LSOCKET_API int luaopen_socket_selectors(lua_State *L);
+LSOCKET_API int luaopen_socket_reactor(lua_State *L);
+
 #endif

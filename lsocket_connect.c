@@ -296,7 +296,7 @@ static int begin(lua_State *L, lsock_Op *op, Race *r, int i) {
   r->when = lsock_plat_now() + ATTEMPT_DELAY;
   if (r->group) {
     const lsock_Sock *g = lua_touserdata(L, r->group);
-    if (lsock_plat_group_add(g->fd, s->fd) < 0) r->group = 0; /* then look again now and then */
+    if (lsock_plat_poller_set(g->fd, s->fd, 0, LSOCK_EV_WRITE) < 0) r->group = 0; /* then look again now and then */
   }
   return 0;
 }
@@ -343,7 +343,7 @@ static int race_over(lua_State *L, lsock_Op *op) {
 
 static void open_group(lua_State *L, lsock_Op *op, Race *r) {
   lsock_Sock *g = lsock_newsock(L, op->core);
-  lsock_fd fd = lsock_plat_group();
+  lsock_fd fd = lsock_plat_poller();
   if (fd == LSOCK_NOFD) {
     lua_pop(L, 1);
     return;

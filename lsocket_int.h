@@ -394,6 +394,22 @@ const char *lsock_checkname(lua_State *L, int arg);
 
 void lsock_open_resolve(lua_State *L, int core);
 
+/* ---------------------------------------------------------------- many at once (lsocket_select.c, lsocket_reactor.c) */
+
+/* The descriptor of what can be waited for: a socket, a file, a number, an object with fileno or getfd. LSOCK_NOFD: none.
+** May call Lua. lsock_checkfileno: an argument error instead. */
+lsock_fd lsock_fileno(lua_State *L, int idx);
+lsock_fd lsock_checkfileno(lua_State *L, int arg);
+
+int lsock_mod_wait(lua_State *L);
+
+/* Push the modules' tables. */
+void lsock_open_select(lua_State *L, int core);
+void lsock_open_reactor(lua_State *L, int core);
+
+/* For luaopen_socket_<name>: the field of the module `socket`. */
+int lsock_submodule(lua_State *L, const char *name);
+
 /* ---------------------------------------------------------------- constants (lsocket_const.c) */
 
 void lsock_open_const(lua_State *L);        /* all of them into the table on top */

@@ -38,6 +38,13 @@
 #define LSOCK_HAVE_KERNEL_TIMEOUT 1
 #endif
 
+#if defined(LSOCK_USE_KQUEUE) || defined(__APPLE__) || defined(__FreeBSD__) || defined(__OpenBSD__) || \
+    defined(__NetBSD__) || defined(__DragonFly__)
+#define LSOCK_HAVE_KQUEUE 1
+#elif defined(__linux__)
+#define LSOCK_HAVE_EPOLL 1
+#endif
+
 #if !defined(__linux__)
 #define LSOCK_ACCEPT_INHERITS 1 /* an accepted socket has the listener's O_NONBLOCK */
 #endif
@@ -67,10 +74,33 @@ int64_t lsock_plat_now(void);
 /* Waits for `events` on fd (fd < 0: only waits), at most ns nanoseconds (< 0: for ever). 1 ready, 0 time is up. */
 int lsock_plat_poll(lsock_fd fd, short events, int64_t ns);
 
-/* A descriptor that is readable while any of the sockets added to it is writable; ENOSYS where there is no such thing.
-** A socket leaves it by being closed. */
-lsock_fd lsock_plat_group(void);
-int lsock_plat_group_add(lsock_fd group, lsock_fd fd);
+/* Many polls in one. 0 and 1, as poll. */
+int lsock_plat_pollmany(struct pollfd *p, size_t n, int64_t ns);
+
+/*
+** A poller watches many descriptors (lsocket_poller.c); ENOSYS where there is no such thing. It is a descriptor itself,
+** readable while it has something to report. What is closed leaves it.
+*/
+enum {
+  LSOCK_EV_READ = 1,
+  LSOCK_EV_WRITE = 2,
+  LSOCK_EV_END = 4,   /* besides: there will be an end or an error instead of a wait */
+  LSOCK_EV_URGENT = 8 /* asked for: urgent data; reported as LSOCK_EV_READ */
+};
+typedef struct lsock_Event {
+  lsock_fd fd;
+  int events;
+} lsock_Event;
+lsock_fd lsock_plat_poller(void);
+
+/* Watches fd for other events than before (0: for none), and reports it as long as they last. */
+int lsock_plat_poller_set(lsock_fd poller, lsock_fd fd, int before, int after);
+
+/* Watches fd for everything, but reports only what is new since the last report. */
+int lsock_plat_poller_edges(lsock_fd poller, lsock_fd fd);
+
+/* Fills in at most `max` events, waiting at most ns nanoseconds (< 0: for ever) for the first. Their number. */
+int lsock_plat_poller_wait(lsock_fd poller, lsock_Event *events, int max, int64_t ns);
 
 /* Kernel timeouts: 0 means none. `ns` is rounded down to microseconds. */
 int lsock_plat_kernel_timeout(lsock_fd fd, int sending, int64_t ns);

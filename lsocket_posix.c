@@ -18,7 +18,6 @@
 #include <unistd.h>
 
 #if defined(__linux__)
-#include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/sendfile.h>
 #endif
@@ -122,54 +121,32 @@ int64_t lsock_plat_now(void) {
   return (int64_t)ts.tv_sec * NS_PER_S + ts.tv_nsec;
 }
 
-int lsock_plat_poll(lsock_fd fd, short events, int64_t ns) {
-  struct pollfd p;
+int lsock_plat_pollmany(struct pollfd *p, size_t n, int64_t ns) {
   int r;
-  p.fd = fd;
-  p.events = events;
-  p.revents = 0;
 #if defined(__linux__) || defined(__FreeBSD__) || defined(__OpenBSD__) || defined(__NetBSD__)
-  {
-    struct timespec ts;
-    if (ns >= 0) {
-      ts.tv_sec = seconds(ns);
-      ts.tv_nsec = (long)(ns % NS_PER_S);
-    }
-    r = ppoll(&p, 1, ns < 0 ? NULL : &ts, NULL);
+  struct timespec ts;
+  if (ns >= 0) {
+    ts.tv_sec = seconds(ns);
+    ts.tv_nsec = (long)(ns % NS_PER_S);
   }
+  r = ppoll(p, (nfds_t)n, ns < 0 ? NULL : &ts, NULL);
 #else
-  {
-    int64_t ms = ns < 0 ? -1 : ns / 1000000 + (ns % 1000000 != 0); /* up: never early */
-    r = poll(&p, 1, ms > INT_MAX ? INT_MAX : (int)ms);
-    if (r == 0 && ms > INT_MAX) {
-      errno = EINTR; /* the waiter comes back with the rest */
-      return -1;
-    }
+  int64_t ms = ns < 0 ? -1 : ns / 1000000 + (ns % 1000000 != 0); /* up: never early */
+  r = poll(p, (nfds_t)n, ms > INT_MAX ? INT_MAX : (int)ms);
+  if (r == 0 && ms > INT_MAX) {
+    errno = EINTR; /* the waiter comes back with the rest */
+    return -1;
   }
 #endif
   return r;
 }
 
-lsock_fd lsock_plat_group(void) {
-#if defined(__linux__)
-  return epoll_create1(EPOLL_CLOEXEC);
-#else
-  errno = ENOSYS;
-  return LSOCK_NOFD;
-#endif
-}
-
-int lsock_plat_group_add(lsock_fd group, lsock_fd fd) {
-#if defined(__linux__)
-  struct epoll_event ev = {0};
-  ev.events = EPOLLOUT;
-  return epoll_ctl(group, EPOLL_CTL_ADD, fd, &ev);
-#else
-  (void)group;
-  (void)fd;
-  errno = ENOSYS;
-  return -1;
-#endif
+int lsock_plat_poll(lsock_fd fd, short events, int64_t ns) {
+  struct pollfd p;
+  p.fd = fd;
+  p.events = events;
+  p.revents = 0;
+  return lsock_plat_pollmany(&p, 1, ns);
 }
 
 int lsock_plat_kernel_timeout(lsock_fd fd, int sending, int64_t ns) {
