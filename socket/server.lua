@@ -4,6 +4,7 @@
 local socket = require "socket"
 
 local M = {}
+local READ = 1 -- selectors.EVENT_READ
 
 ---------------------------------------------------------------- classes
 
@@ -35,6 +36,19 @@ function Object.init() end
 
 ---------------------------------------------------------------- errors
 
+-- An error of who called into this file, with the place of that call.
+local function usage(...)
+  local level, info = 2, nil
+  if debug then
+    local here = debug.getinfo(1, "S").source
+    repeat
+      level = level + 1
+      info = debug.getinfo(level, "S")
+    until not info or info.what ~= "C" and info.source ~= here
+  end
+  error(string.format(...), info and level or 0)
+end
+
 -- For xpcall: the error and where it was raised.
 local function explain(e)
   local ok, text = pcall(tostring, e)
@@ -64,7 +78,10 @@ end
 
 -- What a handler is called with is ready for it: the handshake is made, the timeout set.
 local function prepare(self, request)
-  if self.ssl_context then request:settimeout(self.handshake_timeout):do_handshake():settimeout(nil) end
+  if self.ssl_context then
+    local timeout = request:gettimeout()
+    request:settimeout(self.handshake_timeout):do_handshake():settimeout(timeout)
+  end
   if self.idle_timeout and self.socket_type == socket.SOCK_STREAM then request:settimeout(self.idle_timeout) end
 end
 
@@ -128,7 +145,7 @@ function Run:__close()
 end
 
 local function begin(self)
-  if self._run then error("serve_forever is running already", 3) end
+  if self._run then usage "serve_forever is running already" end
   self._run = setmetatable({server = self, sockets = {}, coroutine = coroutine.running()}, Run)
   return self._run
 end
@@ -167,13 +184,14 @@ local OPTIONAL = {timeout = true, idle_timeout = true, ssl_context = true, bind_
 function BaseServer:init(server_address, handler, options)
   local meta = getmetatable(handler)
   if type(handler) ~= "function" and not (type(meta) == "table" and meta.__call) then
-    error(("handler class or function expected, got %s"):format(type(handler)), 0)
+    usage("bad argument #2 to '%s' (handler class or function expected, got %s)", getmetatable(self).__name,
+      type(handler))
   end
   self.server_address = server_address
   self.RequestHandlerClass = handler
   if type(options) == "table" then
     for k, v in pairs(options) do
-      if not OPTIONAL[k] and self[k] == nil then error(("unknown option '%s'"):format(tostring(k)), 0) end
+      if not OPTIONAL[k] and self[k] == nil then usage("unknown option '%s'", tostring(k)) end
       self[k] = v
     end
   end
@@ -190,14 +208,13 @@ function BaseServer:fileno() return self.socket and self.socket:fileno() or -1 e
 
 -- Takes requests until shutdown is called, and calls service_actions at least every poll_interval seconds.
 function BaseServer:serve_forever(poll_interval)
-  local selectors = require "socket.selectors"
   local run <close> = begin(self)
   local wake, waker = run:pair()
   local sleeper <close> = wake
   function run.stop() waker:try_send("x", socket.MSG_DONTWAIT) end
-  local sel <close> = selectors.DefaultSelector()
-  sel:register(self, selectors.EVENT_READ)
-  sel:register(sleeper, selectors.EVENT_READ)
+  local sel <close> = require "socket.selectors".DefaultSelector()
+  sel:register(self, READ)
+  sel:register(sleeper, READ)
   while not self.stopping and self:fileno() >= 0 do
     for key in sel:select(poll_interval or 0.5) do
       if key.fileobj == self and not self.stopping and self:fileno() >= 0 then take(self) end
@@ -209,13 +226,13 @@ end
 
 -- One request, if one comes within `timeout` seconds; else handle_timeout. Was there one?
 function BaseServer:handle_request()
-  local selectors = require "socket.selectors"
-  local timeout = self.timeout or self.socket and self.socket:gettimeout()
-  if #selectors.select({self}, {}, {}, timeout) == 0 then
-    self:handle_timeout()
-    return false
-  end
-  return (take(self))
+  local sel <close> = require "socket.selectors".DefaultSelector()
+  sel:register(self, READ)
+  local came = false
+  for _ in sel:select(self.timeout) do came = true end
+  if came then return (take(self)) end
+  self:handle_timeout()
+  return false
 end
 
 -- Ends serve_forever, or the next one if none is running, and waits for its end where that is possible.
@@ -318,11 +335,13 @@ function UDPServer:init(...)
   TCPServer.init(self, ...)
   if self.ssl_context then
     self:server_close()
-    error("TLS needs a stream", 0)
+    usage "TLS needs a stream"
   end
 end
 
-UDPServer.server_activate = nothing
+function UDPServer:server_activate()
+  if self.idle_timeout then self.socket:settimeout(self.idle_timeout) end
+end
 
 -- A request is {bytes, socket}; also request.data and request.socket.
 function UDPServer:get_request()
@@ -341,7 +360,9 @@ M.UnixDatagramServer = UDPServer:extend(UNIX, {__name = "UnixDatagramServer"})
 ---------------------------------------------------------------- handlers
 
 -- Calling a handler class handles a request: setup, handle, and finish also when handle failed.
-local BaseRequestHandler = Object:extend {__name = "BaseRequestHandler", setup = nothing, handle = nothing, finish = nothing}
+local BaseRequestHandler = Object:extend {
+  __name = "BaseRequestHandler", setup = nothing, handle = nothing, finish = nothing,
+}
 M.BaseRequestHandler = BaseRequestHandler
 
 function BaseRequestHandler:init(request, client_address, server)
@@ -377,9 +398,14 @@ end
 local PacketReader = {}
 PacketReader.__index = PacketReader
 
+-- What looks like a numeral; tonumber decides.
 local function read_number(f)
-  local first, last = f.data:find("^%s*[+-]?%w[%w.]*", f.at)
+  local first, last = f.data:find("^%s*[+-]?[%w.]+", f.at)
   if not first then return nil end
+  local word = f.data:sub(first, last)
+  if word:find "^%s*[+-]?[%d.]+[eE]$" or word:find "^%s*[+-]?0[xX][%x.]+[pP]$" then
+    last = select(2, f.data:find("^[+-]?%d*", last + 1))
+  end
   f.at = last + 1
   return (tonumber(f.data:sub(first, last)))
 end
