@@ -47,8 +47,9 @@ int lsock_reclaim(lua_State *L) {
 }
 
 /* Takes the descriptor from the object, whose waiting coroutine the wake function is told of. */
-static lsock_fd take(lsock_Sock *s) {
+static lsock_fd take(lua_State *L, lsock_Sock *s, int stays_open) {
   lsock_fd fd = s->fd;
+  if (s->watch) lsock_reactor_leave(lsock_core(L), s, stays_open || s->shared);
   s->fd = LSOCK_NOFD;
   s->nonblocking = 0;
   s->kernel[LSOCK_RD] = s->kernel[LSOCK_WR] = 0;
@@ -56,6 +57,7 @@ static lsock_fd take(lsock_Sock *s) {
 }
 
 int lsock_wake(lua_State *L, int arg, const lsock_Sock *s) {
+  if (s->watch) lsock_reactor_wake(lsock_core(L), s);
   if (!s->waiting) return LUA_OK;
   arg = lua_absindex(L, arg);
   lsock_pushcore(L, LSOCK_UV_WAKE);
@@ -68,18 +70,21 @@ int lsock_wake(lua_State *L, int arg, const lsock_Sock *s) {
 }
 
 int lsock_closesock(lua_State *L, int arg, lsock_Sock *s) {
-  int err = 0;
+  lsock_fd fd;
+  int woken, err = 0;
   if (s->fd == LSOCK_NOFD) return 0;
   if (s->tr) s->tr->closing(s, 1);
-  if (lsock_plat_close(take(s)) < 0) err = errno;
-  if (lsock_wake(L, arg, s) != LUA_OK) lua_error(L);
+  fd = take(L, s, 0);
+  woken = lsock_wake(L, arg, s); /* the descriptor is still open: a scheduler can take it out of its poller */
+  if (lsock_plat_close(fd) < 0) err = errno;
+  if (woken != LUA_OK) lua_error(L);
   return err;
 }
 
 void lsock_takefd(lua_State *L, int arg, lsock_Sock *s, lsock_fd *fd) {
   int64_t timeout = s->timeout;
   lsock_settimeout(s, timeout == 0 ? 0 : -1); /* as a plain descriptor is expected to be */
-  *fd = take(s);
+  *fd = take(L, s, 1);
   if (lsock_wake(L, arg, s) != LUA_OK) { /* nobody would learn the descriptor */
     s->fd = *fd;
     *fd = LSOCK_NOFD;
@@ -338,7 +343,7 @@ static int sock_gc(lua_State *L) {
     int fd = s->fd;
     s->waiting = 0;
     if (s->tr) s->tr->closing(s, 0);
-    lsock_plat_close(take(s));
+    lsock_plat_close(take(L, s, 0));
     if (!s->internal) {
       lua_pushfstring(L, "socket: unclosed socket (fd=%d, family=%s, type=%s) collected", fd,
                       lsock_af_name(s->family) ? lsock_af_name(s->family) : "?",
@@ -516,8 +521,8 @@ static const struct {
   const char *key;
   void (*open)(lua_State *, const char *); /* pushes it, last */
   const char *name;
-} parts[] = {{"errno", open_errno, NULL},           {"selectors", open_selectors, NULL},
-             {"reactor", open_reactor, NULL},       {"ssl", open_beside, "socket.ssl"},
+} parts[] = {{"errno", open_errno, NULL},          {"selectors", open_selectors, NULL},
+             {"reactor", open_reactor, NULL},      {"ssl", open_beside, "socket.ssl"},
              {"loop", open_beside, "socket.loop"}, {"server", open_beside, "socket.server"}};
 
 static int open_part(lua_State *L, const char *key) {

@@ -12,7 +12,7 @@
 #define LSOCK_CAPSULE "lsocket.core"
 
 /* Grows with every change of this structure or of those in lsocket_int.h that libraries use. */
-#define LSOCK_API_VERSION 1
+#define LSOCK_API_VERSION 2
 
 typedef struct lsock_Api {
   unsigned version;

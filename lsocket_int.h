@@ -33,11 +33,15 @@ typedef struct lsock_Core {
   int64_t default_timeout;     /* ns, < 0: none */
   char *scratch;               /* receive buffer; its userdata is user value LSOCK_UV_SCRATCH */
   size_t scratch_size;
-  lsock_Pool *pool; /* threads that look names up; NULL until one is needed */
-  int hook;         /* a wait hook is set */
-  int untaken;      /* received descriptors that nobody took (lsocket_msg.c) ... */
-  int untaken_max;  /* ... and how many call for a garbage collection */
+  lsock_Pool *pool;               /* threads that look names up; NULL until one is needed */
+  int hook;                       /* there is a wait hook: LSOCK_HOOK_SET | LSOCK_HOOK_REACTOR */
+  struct lsock_Reactor *active;   /* the one whose tasks are running */
+  struct lsock_Reactor *reactors; /* all of them */
+  int untaken;                    /* received descriptors that nobody took (lsocket_msg.c) ... */
+  int untaken_max;                /* ... and how many call for a garbage collection */
 } lsock_Core;
+
+enum { LSOCK_HOOK_SET = 1, LSOCK_HOOK_REACTOR = 2 };
 
 /* The core is upvalue 1 of every function of the library; upvalue 2 is true in the try_ form of a function. */
 #define LSOCK_UP_CORE lua_upvalueindex(1)
@@ -61,7 +65,8 @@ enum { /* user values of the core */
        LSOCK_UV_RIGHTS,  /* ... and of the descriptors among them */
        LSOCK_UV_FILE,    /* metatable of files */
        LSOCK_UV_TLS,     /* the TLS library's own */
-       LSOCK_UV_COUNT = LSOCK_UV_TLS
+       LSOCK_UV_REACTOR, /* the active reactor */
+       LSOCK_UV_COUNT = LSOCK_UV_REACTOR
 };
 
 #define lsock_pushcore(L, uv) ((void)lua_getiuservalue((L), LSOCK_UP_CORE, (uv)))
@@ -88,17 +93,21 @@ typedef struct lsock_Sock {
   uint32_t kernel[2]; /* what SO_RCVTIMEO and SO_SNDTIMEO were last set to by us, in ms; 0 none */
   lsock_fd fd;        /* LSOCK_NOFD when closed */
   int family, type, proto;
-  unsigned char nonblocking; /* O_NONBLOCK was set by us */
-  unsigned char shared;      /* another owner may know the descriptor: leave the kernel's timeouts alone, and
+  unsigned char nonblocking;  /* O_NONBLOCK was set by us */
+  unsigned char shared;       /* another owner may know the descriptor: leave the kernel's timeouts alone, and
                              ** do not believe `nonblocking` */
-  unsigned char waiting;     /* directions in which a coroutine waits */
-  unsigned char likely_idle; /* directions in which the last operation had to wait */
-  unsigned char internal;    /* ours alone: no warning when collected */
-  unsigned char closing;     /* closed but for its files */
-  uint16_t files;            /* open ones, of makefile */
-  const lsock_Transport *tr; /* how bytes travel; NULL: as they are */
+  unsigned char waiting;      /* directions in which a coroutine waits */
+  unsigned char likely_idle;  /* directions in which the last operation had to wait; LSOCK_DRAINED */
+  unsigned char internal : 1; /* ours alone: no warning when collected */
+  unsigned char closing : 1;  /* closed but for its files */
+  unsigned char watch;        /* the number of the reactor that watches the descriptor; 0 none */
+  uint16_t files;             /* open ones, of makefile */
+  const lsock_Transport *tr;  /* how bytes travel; NULL: as they are */
   void *trdata;
 } lsock_Sock;
+
+/* The last receive by a task took all there was: the next one may as well wait first. */
+#define LSOCK_DRAINED 8
 
 /* For everybody but its files. */
 #define lsock_isclosed(s) ((s)->fd == LSOCK_NOFD || (s)->closing)
@@ -124,7 +133,7 @@ int lsock_reclaim(lua_State *L);
 /* Tells the wake function, if a coroutine waits on the socket at `arg`, that it should look again. */
 int lsock_wake(lua_State *L, int arg, const lsock_Sock *s);
 
-/* Closes the descriptor and wakes who waits on it. 0 or an errno. The object is at `arg`. */
+/* Wakes who waits on the descriptor, and closes it. 0 or an errno. The object is at `arg`. */
 int lsock_closesock(lua_State *L, int arg, lsock_Sock *s);
 
 /* Takes the descriptor out of the object at `arg`, in the mode a plain one has; then wakes who waits on it. */
@@ -276,6 +285,7 @@ struct lsock_Op {
   int want;           /* what is waited for: LSOCK_READ or LSOCK_WRITE */
   int kept;           /* stack index of the userdata that holds this operation; 0: it is on the C stack */
   int mark;           /* the bit set in w->waiting */
+  int progress;       /* set by the step: it got further, and need not have to wait */
   int state, slot;    /* the step's own; slot is a stack index */
   char *into;         /* room to receive that is the caller's, or on the stack */
   int handle;         /* stack index of the job's handle */
@@ -298,7 +308,7 @@ int lsock_go_on(lua_State *L, lsock_Op *op, int outcome);
 int lsock_again(lsock_Op *op, int want);
 
 /* Result of an attempt that got further, but not to its end: the deadline, hooks and other coroutines have their turn. */
-int lsock_further(const lsock_Op *op, int want);
+int lsock_further(lsock_Op *op, int want);
 
 /* Pushes the table of further fields for the operation's error, made if there is none yet. */
 void lsock_pushextra(lua_State *L, lsock_Op *op);
@@ -403,6 +413,50 @@ lsock_fd lsock_checkfileno(lua_State *L, int arg);
 
 int lsock_mod_wait(lua_State *L);
 
+/* Points in time (lsocket_timer.c). */
+typedef struct lsock_Timer {
+  size_t place; /* 1 + where it is in the heap; 0: not set */
+} lsock_Timer;
+typedef struct lsock_Timed {
+  int64_t at;
+  lsock_Timer *timer;
+} lsock_Timed;
+typedef struct lsock_Timers {
+  lsock_Timed *heap; /* the first item is the next to come */
+  size_t n, cap;
+} lsock_Timers;
+
+/* Makes room for one more; the memory is a user value of the userdata at `owner`. */
+void lsock_timer_reserve(lua_State *L, lsock_Timers *h, int owner, int uservalue);
+
+void lsock_timer_set(lsock_Timers *h, lsock_Timer *t, int64_t at); /* also one that is set already */
+void lsock_timer_clear(lsock_Timers *h, lsock_Timer *t);
+
+/*
+** The reactor whose tasks are running takes the place of the wait hook (lsocket_reactor.c).
+**
+** lsock_reactor_wait prepares a wait of the operation, for op->want on op->w (or NULL: for time alone) until `ns`
+** nanoseconds have passed (< 0: for ever). LSOCK_R_READY: it need not wait. LSOCK_R_YIELD: yield; when the coroutine is
+** resumed, lsock_reactor_answer is READY or EXPIRED, or raises what was thrown into the task. LSOCK_R_OTHER: the coroutine is
+** not a task, and LSOCK_R_BUSY: another one waits for the same.
+*/
+enum { LSOCK_R_READY, LSOCK_R_EXPIRED, LSOCK_R_YIELD, LSOCK_R_OTHER, LSOCK_R_BUSY };
+int lsock_reactor_wait(lua_State *L, lsock_Op *op, int64_t ns);
+int lsock_reactor_answer(lua_State *L);
+
+/* Waits for a coroutine that is not a task, going on with the tasks meanwhile; LSOCK_R_OTHER: it cannot. */
+int lsock_reactor_nested(lua_State *L, lsock_Op *op, int64_t ns);
+
+/* Has the task had its share, so that others should have their turn? Then yield, and ask lsock_reactor_answer. */
+int lsock_reactor_turn(lua_State *L, lsock_Core *core);
+
+/* Where the task that is running keeps its operation; NULL if this coroutine is not it. */
+lsock_Op *lsock_reactor_op(lua_State *L, lsock_Core *core);
+
+/* A descriptor leaves its socket object, or waiting for it has become pointless: those who wait look again. */
+void lsock_reactor_leave(lsock_Core *core, lsock_Sock *s, int stays_open);
+void lsock_reactor_wake(lsock_Core *core, const lsock_Sock *s);
+
 /* Push the modules' tables. */
 void lsock_open_select(lua_State *L, int core);
 void lsock_open_reactor(lua_State *L, int core);
@@ -443,12 +497,21 @@ struct lsock_Transport {
 /* ---------------------------------------------------------------- the common case, inlined */
 
 #if !defined(LSOCKET_BESIDE)
+/* Less than asked for was all there is (epoll(7)); then the next thing is to wait. */
+static inline void lsock_note(lsock_Sock *s, ssize_t got, size_t asked) {
+  if (got > 0 && (size_t)got < asked)
+    s->likely_idle |= LSOCK_DRAINED;
+  else
+    s->likely_idle &= (unsigned char)~LSOCK_DRAINED;
+}
+
 /* One attempt to receive or to send. */
 static inline ssize_t lsock_receive(lua_State *L, lsock_Op *op, char *buf, size_t n, int flags) {
   lsock_Sock *s = op->s;
   ssize_t got;
   if (s->tr) return s->tr->receive(L, op, buf, n, flags);
   got = recv(s->fd, buf, n, flags | LSOCK_DONTWAIT(op));
+  if (op->coop && s->type == SOCK_STREAM && flags == 0) lsock_note(s, got, n);
   return lsock_likely(got >= 0) ? got : lsock_again(op, LSOCK_READ);
 }
 
@@ -478,7 +541,7 @@ static inline void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *nam
   op->job = NULL;
   op->done = 0;
   op->err = op->cls = op->address = op->extra = 0;
-  op->nowait = op->coop = op->want = op->kept = op->mark = op->state = op->slot = 0;
+  op->nowait = op->coop = op->want = op->kept = op->mark = op->progress = op->state = op->slot = 0;
   op->into = NULL;
   op->handle = op->file = op->formats = op->flush = 0;
   op->turn = 0;

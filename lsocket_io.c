@@ -102,7 +102,7 @@ static int step_recv_all(lua_State *L, lsock_Op *op) {
   ssize_t n = lsock_receive(L, op, op->into + op->done, op->len - op->done, op->flags);
   if (n < 0) return (int)n;
   op->done += (size_t)n;
-  if (n > 0 && op->done < op->len) return op->timeout < 0 && !op->nowait ? LSOCK_INTR : LSOCK_READ;
+  if (n > 0 && op->done < op->len) return lsock_further(op, LSOCK_READ);
   return all_received(L, op);
 }
 #endif
@@ -217,7 +217,7 @@ static int step_sendall(lua_State *L, lsock_Op *op) {
   ssize_t n = lsock_transmit(L, op, op->data + op->done, op->len - op->done, op->flags);
   if (n < 0) return (int)n;
   op->done += (size_t)n;
-  if (op->done < op->len) return op->timeout < 0 && !op->nowait ? LSOCK_INTR : LSOCK_WRITE;
+  if (op->done < op->len) return lsock_further(op, LSOCK_WRITE);
   lua_pushvalue(L, 1);
   return 1;
 }

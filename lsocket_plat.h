@@ -38,7 +38,7 @@
 #define LSOCK_HAVE_KERNEL_TIMEOUT 1
 #endif
 
-#if defined(LSOCK_USE_KQUEUE) || defined(__APPLE__) || defined(__FreeBSD__) || defined(__OpenBSD__) || \
+#if defined(LSOCK_USE_KQUEUE) || defined(__APPLE__) || defined(__FreeBSD__) || defined(__OpenBSD__) ||                 \
     defined(__NetBSD__) || defined(__DragonFly__)
 #define LSOCK_HAVE_KQUEUE 1
 #elif defined(__linux__)

@@ -1,8 +1,5 @@
 /*
 ** lsocket_poller.c: watching many descriptors through one: epoll(7), or kqueue(2). A part of the platform layer.
-**
-** -DLSOCK_USE_KQUEUE chooses kqueue where both are to be had: libkqueue brings it to Linux, and so the code for BSD and
-** macOS is compiled and tested there too.
 */
 #include "lsocket_plat.h"
 
@@ -49,9 +46,7 @@ static int change(lsock_fd poller, lsock_fd fd, int filter, int flags) {
 }
 
 int lsock_plat_poller_set(lsock_fd poller, lsock_fd fd, int before, int after) {
-  static const struct {
-    int event, filter;
-  } kinds[] = {{LSOCK_EV_READ, EVFILT_READ}, {LSOCK_EV_WRITE, EVFILT_WRITE}};
+  static const struct { int event, filter; } kinds[] = {{LSOCK_EV_READ, EVFILT_READ}, {LSOCK_EV_WRITE, EVFILT_WRITE}};
   int i, result = 0;
   for (i = 0; i < 2; i++) {
     int was = before & kinds[i].event, is = after & kinds[i].event;

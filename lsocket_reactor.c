@@ -1,3 +1,981 @@
+/*
+** lsocket_reactor.c: tasks: coroutines that wait together, on one poller. The mechanism below socket/loop.lua.
+**
+** Every descriptor is watched once, for everything, and reported when something new happens (epoll's edges). A task that waits
+** is noted at the descriptor's entry; an event that finds nobody waiting is noted there too, for the next who comes.
+*/
 #include "lsocket_int.h"
-void lsock_open_reactor(lua_State *L, int core) { (void)core; lua_newtable(L); }
-int luaopen_socket_reactor(lua_State *L) { return lsock_submodule(L, "reactor"); }
+
+#include <limits.h>
+#include <string.h>
+
+/* Operations a task may do before others have their turn, and ns that one round may take. */
+#define SHARE 16
+#define ROUND INT64_C(1000000)
+
+/* Events fetched at once. */
+#define EVENTS 256
+
+/* How many coroutines that are no tasks may wait within each other: each holds a part of the C stack. */
+#define NESTED_MAX 8
+
+typedef struct lsock_Reactor Reactor;
+
+typedef enum State { FRESH, QUEUED, RUNNING, WAITING, PARKED, ENDED } State;
+
+/* A task, or (without a coroutine) a nested wait. */
+typedef struct Task {
+  lsock_Timer timer; /* first: a timer that comes leads here */
+  uintptr_t seal;
+  Reactor *r;
+  lua_State *co;
+  lua_State *leaf;   /* the coroutine that may yield for it: its own, or one below it (loop.resume) */
+  struct Task *next; /* in the queue */
+  lsock_fd fd;       /* what it waits for; LSOCK_NOFD: time, or to be woken */
+  int dir;
+  int answer; /* LSOCK_R_ */
+  int nargs, share;
+  State state;
+  unsigned char thrown; /* an error waits for it, in the table of those */
+  lsock_Op op;          /* the operation that waits */
+} Task;
+
+/* What is known of a descriptor. */
+typedef struct Entry {
+  lsock_Sock *s; /* who has it, as long as it is watched */
+  Task *waiter[2];
+  int seen; /* bits 1 << LSOCK_RD ...: reported since the last wait */
+  int end;  /* reading will not wait any more */
+} Entry;
+
+/* A function to be called at a time. */
+typedef struct Alarm {
+  lsock_Timer timer;
+  uintptr_t seal; /* 0: it is over */
+  Reactor *r;
+  int ref;
+} Alarm;
+
+struct lsock_Reactor {
+  uintptr_t seal;
+  Reactor *next;
+  lsock_Core *core;
+  lsock_Sock *s; /* holds the poller */
+  int id;        /* of sockets it watches, in their `watch` */
+  int turning;   /* is within a round */
+  int nested;
+  int tasks, queued, polling; /* counts: all; those in the queue; those that wait for a descriptor */
+  Entry *entries;
+  int nentries;
+  lsock_Timers timers;
+  Task *head, **tail;
+  Task *running;
+};
+
+#define SEAL(core, p, n) (((uintptr_t)(p) ^ (core)->secret) + (n))
+enum { SEAL_REACTOR = 4, SEAL_TASK, SEAL_ALARM };
+
+enum { UV_TASKS = 1, UV_ENTRIES, UV_HEAP, UV_SOCK, UV_THROWN, UV_ALARMS, UV_ENDED, UV_COUNT = UV_ENDED };
+
+static Reactor *to_reactor(lua_State *L, int idx) {
+  Reactor *r = lua_touserdata(L, idx);
+  return r && lua_rawlen(L, idx) == sizeof *r && r->seal == SEAL(lsock_core(L), r, SEAL_REACTOR) ? r : NULL;
+}
+
+static Reactor *check_reactor(lua_State *L) {
+  Reactor *r = to_reactor(L, 1);
+  if (!r) luaL_typeerror(L, 1, "reactor");
+  return r;
+}
+
+static Reactor *check_open(lua_State *L) {
+  Reactor *r = check_reactor(L);
+  luaL_argcheck(L, r->s, 1, "loop is closed");
+  return r;
+}
+
+/* Pushes the active reactor; it is what holds the memory of all this. */
+static void push_active(lua_State *L) {
+  lsock_pushcore(L, LSOCK_UV_REACTOR);
+}
+
+/* ---------------------------------------------------------------- the queue */
+
+static void enqueue(Task *t) {
+  Reactor *r = t->r;
+  t->state = QUEUED;
+  if (!t->co) return; /* a nested wait looks for itself */
+  t->next = NULL;
+  *r->tail = t;
+  r->tail = &t->next;
+  r->queued++;
+}
+
+static Task *dequeue(Reactor *r) {
+  Task *t = r->head;
+  r->head = t->next;
+  if (!r->head) r->tail = &r->head;
+  r->queued--;
+  return t;
+}
+
+/* Ends a wait: the task is in nobody's list any more. */
+static void unwait(Task *t) {
+  Reactor *r = t->r;
+  lsock_timer_clear(&r->timers, &t->timer);
+  if (t->fd == LSOCK_NOFD) return;
+  if (t->fd < r->nentries && r->entries[t->fd].waiter[t->dir] == t) r->entries[t->fd].waiter[t->dir] = NULL;
+  t->fd = LSOCK_NOFD;
+  r->polling--;
+}
+
+static void wake(Task *t, int answer) {
+  if (t->state != WAITING && t->state != PARKED) return;
+  unwait(t);
+  t->answer = answer;
+  enqueue(t);
+}
+
+/* ---------------------------------------------------------------- descriptors */
+
+static void grow_entries(lua_State *L, Reactor *r, int owner, lsock_fd fd) {
+  int n = r->nentries ? r->nentries : 64;
+  Entry *entries;
+  if (fd < r->nentries) return;
+  while (n <= fd) n *= 2;
+  entries = lua_newuserdatauv(L, (size_t)n * sizeof *entries, 0);
+  memset(entries, 0, (size_t)n * sizeof *entries);
+  if (r->nentries) memcpy(entries, r->entries, (size_t)r->nentries * sizeof *entries);
+  lua_setiuservalue(L, owner, UV_ENTRIES);
+  r->entries = entries;
+  r->nentries = n;
+}
+
+/* The entry of a socket that is watched from now on; NULL and errno if it cannot be. */
+static Entry *watch(lua_State *L, Reactor *r, lsock_Sock *s) {
+  Entry *e;
+  if (lsock_likely(s->watch == r->id && s->fd < r->nentries && r->entries[s->fd].s == s)) return &r->entries[s->fd];
+  if (s->fd >= r->nentries) {
+    push_active(L);
+    grow_entries(L, r, lua_gettop(L), s->fd);
+    lua_pop(L, 1);
+  }
+  if (lsock_plat_poller_edges(r->s->fd, s->fd) < 0) return NULL;
+  e = &r->entries[s->fd];
+  memset(e, 0, sizeof *e);
+  e->s = s;
+  s->watch = (unsigned char)r->id;
+  return e;
+}
+
+static Reactor *find_reactor(const lsock_Core *core, int id) {
+  Reactor *r = core->reactors;
+  while (r && r->id != id) r = r->next;
+  return r;
+}
+
+static Entry *find_entry(const lsock_Core *core, const lsock_Sock *s) {
+  Reactor *r = find_reactor(core, s->watch);
+  return r && s->fd >= 0 && s->fd < r->nentries && r->entries[s->fd].s == s ? &r->entries[s->fd] : NULL;
+}
+
+static void wake_both(Entry *e) {
+  int dir;
+  for (dir = LSOCK_RD; dir <= LSOCK_WR; dir++)
+    if (e->waiter[dir]) wake(e->waiter[dir], LSOCK_R_READY);
+}
+
+void lsock_reactor_wake(lsock_Core *core, const lsock_Sock *s) {
+  Entry *e = find_entry(core, s);
+  if (e) wake_both(e);
+}
+
+void lsock_reactor_leave(lsock_Core *core, lsock_Sock *s, int stays_open) {
+  Entry *e = find_entry(core, s);
+  Reactor *r = find_reactor(core, s->watch);
+  if (e) {
+    wake_both(e);
+    memset(e, 0, sizeof *e);
+    if (stays_open && r->s) lsock_plat_poller_set(r->s->fd, s->fd, LSOCK_EV_READ | LSOCK_EV_WRITE, 0);
+  }
+  s->watch = 0;
+}
+
+static void event(Reactor *r, const lsock_Event *ev) {
+  Entry *e = ev->fd < r->nentries ? &r->entries[ev->fd] : NULL;
+  int dir;
+  if (!e || !e->s) return; /* of a socket that was closed meanwhile */
+  if (ev->events & LSOCK_EV_END) e->end = 1;
+  for (dir = LSOCK_RD; dir <= LSOCK_WR; dir++) {
+    if (!(ev->events & (dir == LSOCK_RD ? LSOCK_EV_READ : LSOCK_EV_WRITE))) continue;
+    if (e->waiter[dir])
+      wake(e->waiter[dir], LSOCK_R_READY);
+    else
+      e->seen |= 1 << dir;
+  }
+}
+
+/* ---------------------------------------------------------------- waiting */
+
+/* Raises what was thrown into the task while it could not take it. */
+static void raise_thrown(lua_State *L, Task *t) {
+  t->thrown = 0;
+  push_active(L);
+  lua_getiuservalue(L, -1, UV_THROWN);
+  lua_rawgetp(L, -1, t);
+  lua_pushnil(L);
+  lua_rawsetp(L, -3, t);
+  lua_error(L);
+}
+
+static Task *task_here(lua_State *L, const lsock_Core *core) {
+  Reactor *r = core->active;
+  return r && r->running && r->running->leaf == L ? r->running : NULL;
+}
+
+lsock_Op *lsock_reactor_op(lua_State *L, lsock_Core *core) {
+  Task *t = task_here(L, core);
+  return t ? &t->op : NULL;
+}
+
+int lsock_reactor_turn(lua_State *L, lsock_Core *core) {
+  Task *t = task_here(L, core);
+  if (!t || t->share-- > 0) return 0;
+  t->answer = LSOCK_R_READY;
+  enqueue(t);
+  return 1;
+}
+
+static void set_timer(lua_State *L, Reactor *r, lsock_Timer *t, int64_t ns) {
+  int64_t now = lsock_plat_now();
+  if (r->timers.n == r->timers.cap) {
+    push_active(L);
+    lsock_timer_reserve(L, &r->timers, lua_gettop(L), UV_HEAP);
+    lua_pop(L, 1);
+  }
+  lsock_timer_set(&r->timers, t, ns < INT64_MAX - now ? now + ns : INT64_MAX);
+}
+
+/* Notes at the descriptor that t waits there; LSOCK_R_YIELD, or why not. */
+static int wait_for(lua_State *L, Task *t, lsock_Op *op) {
+  Reactor *r = t->r;
+  int dir = op->want == LSOCK_READ ? LSOCK_RD : LSOCK_WR;
+  int drained = op->w->likely_idle & LSOCK_DRAINED;
+  Entry *e = watch(L, r, op->w);
+  if (!e) return LSOCK_R_OTHER;
+  if (dir == LSOCK_RD) op->w->likely_idle &= (unsigned char)~LSOCK_DRAINED;
+  if ((e->seen & (1 << dir)) || (drained && e->end)) {
+    e->seen &= ~(1 << dir);
+    return LSOCK_R_READY;
+  }
+  if (e->waiter[dir]) {
+    Task *other = e->waiter[dir];
+    if (!other->co || lua_status(other->co) == LUA_YIELD) return LSOCK_R_BUSY;
+    unwait(other); /* its coroutine was closed */
+  }
+  e->waiter[dir] = t;
+  t->fd = op->w->fd;
+  t->dir = dir;
+  r->polling++;
+  return LSOCK_R_YIELD;
+}
+
+/* A task that got further need not wait: the descriptor may have nothing new to report. */
+static int pass(Task *t, lsock_Op *op) {
+  if (!op->progress) return 0;
+  op->progress = 0;
+  t->answer = LSOCK_R_READY;
+  enqueue(t);
+  return 1;
+}
+
+int lsock_reactor_wait(lua_State *L, lsock_Op *op, int64_t ns) {
+  Task *t = task_here(L, op->core);
+  int answer;
+  if (!t) return LSOCK_R_OTHER;
+  luaL_checkstack(L, 6, "task");
+  if (t->thrown) raise_thrown(L, t);
+  if (pass(t, op)) return LSOCK_R_YIELD;
+  if (ns == 0) return LSOCK_R_EXPIRED;
+  if (ns > 0) set_timer(L, t->r, &t->timer, ns); /* first, as there may be no memory for it */
+  answer = op->w ? wait_for(L, t, op) : LSOCK_R_YIELD;
+  if (answer == LSOCK_R_YIELD)
+    t->state = WAITING;
+  else
+    lsock_timer_clear(&t->r->timers, &t->timer);
+  return answer;
+}
+
+int lsock_reactor_answer(lua_State *L) {
+  Task *t = task_here(L, lsock_core(L));
+  if (!t) return LSOCK_R_READY; /* resumed by somebody else: look again */
+  luaL_checkstack(L, 6, "task");
+  if (t->thrown) raise_thrown(L, t);
+  return t->answer;
+}
+
+/* ---------------------------------------------------------------- rounds */
+
+/* The results of a coroutine that ended, or its error, go to the function of UV_ENDED: ended(co, ok, ...). */
+static void ended(lua_State *L, Reactor *r, int owner, Task *t, int status, int nres) {
+  lua_State *co = t->co;
+  t->state = ENDED;
+  r->tasks--;
+  if (!lua_checkstack(L, nres + 6)) nres = 0;
+  if (!lua_checkstack(co, 1)) return;
+  lua_getiuservalue(L, owner, UV_ENDED);
+  lua_getiuservalue(L, owner, UV_TASKS);
+  lua_pushthread(co);
+  lua_xmove(co, L, 1);
+  lua_pushvalue(L, -1);
+  lua_pushnil(L);
+  lua_rawset(L, -4);
+  lua_remove(L, -2);
+  lua_pushboolean(L, status == LUA_OK);
+  if (status != LUA_OK) nres = 1;
+  lua_xmove(co, L, nres);
+  lua_call(L, nres + 2, 0);
+}
+
+static void run_task(lua_State *L, Reactor *r, int owner, Task *t) {
+  Task *before = r->running;
+  int status, nres = 0;
+  int nargs = t->nargs;
+  t->nargs = 0;
+  t->state = RUNNING;
+  t->share = SHARE;
+  t->leaf = t->co;
+  r->running = t;
+  status = lua_resume(t->co, L, nargs, &nres);
+  r->running = before;
+  if (status != LUA_YIELD)
+    ended(L, r, owner, t, status, nres);
+  else {
+    lua_pop(t->co, nres);
+    if (t->state == RUNNING) { /* a yield of its own: the others' turn */
+      t->answer = LSOCK_R_READY;
+      enqueue(t);
+    }
+  }
+}
+
+/* Lets those in the queue run that are in it now. */
+static void run_queue(lua_State *L, Reactor *r, int owner) {
+  int n = r->queued, i;
+  int64_t end = lsock_plat_now() + ROUND;
+  for (i = 1; i <= n && r->head; i++) {
+    run_task(L, r, owner, dequeue(r));
+    if (i % 32 == 0 && lsock_plat_now() >= end) break;
+  }
+}
+
+/* An alarm rings: calls its function. */
+static void ring(lua_State *L, Reactor *r, int owner, Alarm *a) {
+  a->seal = 0;
+  (void)r;
+  lua_getiuservalue(L, owner, UV_ALARMS);
+  lua_rawgeti(L, -1, a->ref);
+  luaL_unref(L, -2, a->ref);
+  lua_getiuservalue(L, -1, 1);
+  lua_call(L, 0, 0);
+  lua_pop(L, 2);
+}
+
+/* A task's own seal follows its timer, an alarm's likewise: which of the two is it? */
+static void expire(lua_State *L, Reactor *r, int owner) {
+  int64_t now;
+  size_t left = r->timers.n; /* those set meanwhile have their turn in the next round */
+  if (left == 0) return;
+  now = lsock_plat_now();
+  while (left-- > 0 && r->timers.n > 0 && r->timers.heap[0].at <= now) {
+    lsock_Timer *timer = r->timers.heap[0].timer;
+    lsock_timer_clear(&r->timers, timer);
+    if (((Task *)(void *)timer)->seal == SEAL(r->core, timer, SEAL_TASK))
+      wake((Task *)(void *)timer, LSOCK_R_EXPIRED);
+    else
+      ring(L, r, owner, (Alarm *)(void *)timer);
+  }
+}
+
+/* Until the next timer, or there is something to do: ns, < 0 for ever. */
+static int64_t next_time(const Reactor *r) {
+  int64_t left;
+  if (r->queued) return 0;
+  if (r->timers.n == 0 || r->timers.heap[0].at == INT64_MAX) return -1;
+  left = r->timers.heap[0].at - lsock_plat_now();
+  return left > 0 ? left : 0;
+}
+
+static int fetch(Reactor *r, int64_t ns) {
+  lsock_Event ev[EVENTS];
+  int i, n = lsock_plat_poller_wait(r->s->fd, ev, EVENTS, ns);
+  for (i = 0; i < n; i++) event(r, &ev[i]);
+  return n;
+}
+
+typedef struct Former {
+  Reactor *active;
+  int hook;
+} Former;
+
+/* Makes the reactor at index 1 the active one; the former one is left on the stack. */
+static Former activate(lua_State *L, Reactor *r) {
+  lsock_Core *core = r->core;
+  Former f;
+  f.active = core->active;
+  f.hook = core->hook & LSOCK_HOOK_REACTOR;
+  push_active(L);
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, LSOCK_UP_CORE, LSOCK_UV_REACTOR);
+  core->active = r;
+  core->hook |= LSOCK_HOOK_REACTOR;
+  return f;
+}
+
+static void deactivate(lua_State *L, lsock_Core *core, Former f) {
+  core->active = f.active;
+  core->hook = (core->hook & ~LSOCK_HOOK_REACTOR) | f.hook;
+  lua_setiuservalue(L, LSOCK_UP_CORE, LSOCK_UV_REACTOR);
+}
+
+static int round_body(lua_State *L) {
+  Reactor *r = lua_touserdata(L, 1);
+  expire(L, r, 1);
+  run_queue(L, r, 1);
+  return 0;
+}
+
+/* Timers and tasks of one round; an error in a callback is raised when everything is as before again. */
+static void run_round(lua_State *L, Reactor *r) {
+  Former former;
+  int status;
+  lua_pushvalue(L, LSOCK_UP_CORE);
+  lua_pushcclosure(L, round_body, 1);
+  lua_pushvalue(L, 1);
+  former = activate(L, r);
+  lua_insert(L, -3);
+  r->turning = 1;
+  status = lua_pcall(L, 1, 0, 0);
+  r->turning = 0;
+  r->running = NULL;
+  if (status == LUA_OK) {
+    deactivate(L, r->core, former);
+    return;
+  }
+  lua_insert(L, -2);
+  deactivate(L, r->core, former);
+  lua_error(L);
+}
+
+static int over(lua_State *L, lsock_Op *op) {
+  const Reactor *r = lua_touserdata(L, 1);
+  if (op->cls && op->cls != LSOCK_TIMEOUT) return -1;
+  lua_pushboolean(L, r->tasks > 0);
+  return 1;
+}
+
+static int step_turn(lua_State *L, lsock_Op *op) {
+  Reactor *r = lua_touserdata(L, 1);
+  int64_t next = next_time(r), left = -1, ns;
+  if (op->timeout == 0)
+    left = 0;
+  else if (op->deadline != INT64_MAX) {
+    left = op->deadline - lsock_plat_now();
+    if (left < 0) left = 0;
+  }
+  ns = next >= 0 && (left < 0 || next < left) ? next : left;
+  if (fetch(r, op->coop ? 0 : ns) < 0) return lsock_again(op, LSOCK_READ);
+  if (next_time(r) == 0) {
+    run_round(L, r);
+    return over(L, op);
+  }
+  if (left == 0) return over(L, op);
+  if (!op->coop) return LSOCK_INTR;
+  if (next > 0) op->until = lsock_plat_now() + next;
+  return LSOCK_READ;
+}
+
+/* r:turn([seconds]) -> are there tasks left? One round, after waiting at most that long for something to do */
+static int r_turn(lua_State *L) {
+  Reactor *r = check_open(L);
+  lsock_Op op;
+  int64_t timeout = lsock_checktimeout(L, 2);
+  if (r->turning) return luaL_error(L, "the loop is running: it cannot run within one of its tasks");
+  lua_settop(L, 1);
+  lua_getiuservalue(L, 1, UV_SOCK);
+  lsock_op_on(L, &op, 2, "turn", step_turn, LSOCK_MODAL);
+  op.timeout = timeout;
+  op.partial = over;
+  return lsock_drive(L, &op);
+}
+
+/* ---------------------------------------------------------------- waits of coroutines that are no tasks */
+
+static int nested_end(lua_State *L) {
+  Task *t = lua_touserdata(L, 1);
+  if (t && lua_rawlen(L, 1) == sizeof *t && t->state == WAITING) {
+    unwait(t);
+    t->state = ENDED;
+  }
+  return 0;
+}
+
+/* Goes on with the tasks until the wait of `t` has ended. */
+static int nested_rounds(lua_State *L, Reactor *r, Task *t, int owner) {
+  while (t->state == WAITING) {
+    if (r->running && r->running->thrown) raise_thrown(L, r->running);
+    if (fetch(r, next_time(r)) < 0) {
+      if (errno != EINTR) return LSOCK_R_OTHER;
+      lsock_turn(L);
+    }
+    expire(L, r, owner);
+    if (t->state == WAITING) run_queue(L, r, owner);
+  }
+  return t->answer;
+}
+
+int lsock_reactor_nested(lua_State *L, lsock_Op *op, int64_t ns) {
+  Reactor *r = op->core->active;
+  Task *t;
+  int answer, owner, mine;
+  if (!r || !r->running || r->nested >= NESTED_MAX) return LSOCK_R_OTHER;
+  if (op->progress) { /* it may have nothing to wait for */
+    op->progress = 0;
+    return LSOCK_R_READY;
+  }
+  luaL_checkstack(L, 20, "task");
+  push_active(L);
+  owner = lua_gettop(L);
+  t = lua_newuserdatauv(L, sizeof *t, 0);
+  memset(t, 0, offsetof(Task, op));
+  t->seal = SEAL(r->core, t, SEAL_TASK);
+  t->r = r;
+  t->fd = LSOCK_NOFD;
+  mine = lua_gettop(L);
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, nested_end);
+  lua_setfield(L, -2, "__close");
+  lua_setmetatable(L, mine);
+  lua_toclose(L, mine);
+  if (ns >= 0) set_timer(L, r, &t->timer, ns);
+  answer = op->w ? wait_for(L, t, op) : LSOCK_R_YIELD;
+  if (answer == LSOCK_R_YIELD) {
+    t->state = WAITING;
+    r->nested++;
+    answer = nested_rounds(L, r, t, owner);
+    r->nested--;
+  } else
+    lsock_timer_clear(&r->timers, &t->timer);
+  lua_settop(L, mine); /* which stays, to be closed at the end of the function that waits */
+  return answer;
+}
+
+/* ---------------------------------------------------------------- tasks */
+
+/* The task of the coroutine at `arg`; NULL if it is none of this reactor's, or has ended. */
+static Task *find_task(lua_State *L, int arg) {
+  Task *t;
+  luaL_checktype(L, arg, LUA_TTHREAD);
+  lua_getiuservalue(L, 1, UV_TASKS);
+  lua_pushvalue(L, arg);
+  lua_rawget(L, -2);
+  t = lua_touserdata(L, -1);
+  lua_pop(L, 2);
+  return t;
+}
+
+/* r:add(co, ...): the coroutine begins in the next round, with these arguments */
+static int r_add(lua_State *L) {
+  Reactor *r = check_open(L);
+  lua_State *co;
+  Task *t;
+  int n = lua_gettop(L) - 2;
+  luaL_checktype(L, 2, LUA_TTHREAD);
+  co = lua_tothread(L, 2);
+  luaL_argcheck(L, co != L && lua_status(co) == LUA_OK && lua_gettop(co) == 1 && !find_task(L, 2), 2,
+                "not a new coroutine");
+  if (!lua_checkstack(co, n + 4)) return luaL_error(L, "too many arguments");
+  lua_getiuservalue(L, 1, UV_TASKS);
+  lua_pushvalue(L, 2);
+  t = lua_newuserdatauv(L, sizeof *t, 0);
+  memset(t, 0, offsetof(Task, op));
+  t->seal = SEAL(r->core, t, SEAL_TASK);
+  t->r = r;
+  t->co = co;
+  t->fd = LSOCK_NOFD;
+  t->nargs = n;
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+  lua_xmove(L, co, n);
+  r->tasks++;
+  enqueue(t);
+  t->state = FRESH;
+  return 0;
+}
+
+static int parked(lua_State *L, int status, lua_KContext ctx) {
+  (void)status, (void)ctx;
+  lua_pushboolean(L, lsock_reactor_answer(L) == LSOCK_R_READY);
+  return 1;
+}
+
+/* reactor.park([seconds]) -> true when woken, false when the time is up; for the task that is running */
+static int mod_park(lua_State *L) {
+  Task *t = task_here(L, lsock_core(L));
+  int64_t ns = lsock_checktimeout(L, 1);
+  if (!t || !lua_isyieldable(L)) return luaL_error(L, "only a task can wait for this");
+  if (t->thrown) raise_thrown(L, t);
+  if (ns == 0) {
+    lua_pushboolean(L, 0);
+    return 1;
+  }
+  if (ns > 0) set_timer(L, t->r, &t->timer, ns);
+  t->state = PARKED;
+  return lua_yieldk(L, 0, 0, parked);
+}
+
+/* r:wake(co): what has parked goes on in the next round -> was it parked? */
+static int r_wake(lua_State *L) {
+  Task *t;
+  check_open(L);
+  t = find_task(L, 2);
+  lua_pushboolean(L, t && t->state == PARKED);
+  if (t && t->state == PARKED) wake(t, LSOCK_R_READY);
+  return 1;
+}
+
+/* r:throw(co, error) -> "fresh": it never began, and is none any more; true: the error comes where it waits, or will wait next */
+static int r_throw(lua_State *L) {
+  Reactor *r = check_open(L);
+  Task *t = find_task(L, 2), **q;
+  luaL_checkany(L, 3);
+  if (!t) return 0;
+  if (t->state == FRESH) {
+    for (q = &r->head; *q != t; q = &(*q)->next) {}
+    *q = t->next;
+    if (!*q) r->tail = q;
+    r->queued--;
+    r->tasks--;
+    t->state = ENDED;
+    lua_getiuservalue(L, 1, UV_TASKS);
+    lua_pushvalue(L, 2);
+    lua_pushnil(L);
+    lua_rawset(L, -3);
+    lua_pushliteral(L, "fresh");
+    return 1;
+  }
+  lua_getiuservalue(L, 1, UV_THROWN);
+  lua_pushvalue(L, 3);
+  lua_rawsetp(L, -2, t);
+  t->thrown = 1;
+  wake(t, LSOCK_R_READY);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* r:retract(co, error): what was thrown but has not come yet, if it is that, will not come */
+static int r_retract(lua_State *L) {
+  Task *t;
+  check_open(L);
+  t = find_task(L, 2);
+  luaL_checkany(L, 3);
+  if (!t || !t->thrown) return 0;
+  lua_getiuservalue(L, 1, UV_THROWN);
+  lua_rawgetp(L, -1, t);
+  if (!lua_rawequal(L, -1, 3)) return 0;
+  lua_pushnil(L);
+  lua_rawsetp(L, -3, t);
+  t->thrown = 0;
+  return 0;
+}
+
+/* r:state(co) -> "ready", "running" or "waiting"; nil if it is not a task (any more) */
+static int r_state(lua_State *L) {
+  static const char *const names[] = {"ready", "ready", "running", "waiting", "waiting"};
+  const Task *t;
+  check_reactor(L);
+  t = find_task(L, 2);
+  if (!t || t->state == ENDED) return 0;
+  lua_pushstring(L, names[t->state]);
+  return 1;
+}
+
+/* reactor.running() -> the coroutine of the task that is running, and its reactor; nil outside of tasks */
+static int mod_running(lua_State *L) {
+  const Reactor *r = lsock_core(L)->active;
+  if (!r || !r->running || !r->running->co) return 0;
+  lua_pushthread(r->running->co);
+  lua_xmove(r->running->co, L, 1);
+  push_active(L);
+  return 2;
+}
+
+/* ---------------------------------------------------------------- coroutines below a task */
+
+static int resume_below(lua_State *L, lua_State *co, int nargs);
+
+static int below_resumed(lua_State *L, int status, lua_KContext ctx) {
+  (void)status, (void)ctx;
+  return resume_below(L, lua_tothread(L, 1), 0);
+}
+
+/* Like coroutine.resume, but when the coroutine waits, the whole task does. */
+static int resume_below(lua_State *L, lua_State *co, int nargs) {
+  Task *t = task_here(L, lsock_core(L));
+  int status, nres = 0;
+  if (t) t->leaf = co;
+  status = lua_resume(co, L, nargs, &nres);
+  if (t) {
+    if (status == LUA_YIELD && t->state != RUNNING) {
+      lua_pop(co, nres);
+      return lua_yieldk(L, 0, 0, below_resumed);
+    }
+    t->leaf = L;
+  }
+  if (status != LUA_OK && status != LUA_YIELD) {
+    lua_pushboolean(L, 0);
+    lua_xmove(co, L, 1);
+    return 2;
+  }
+  if (!lua_checkstack(L, nres + 1)) {
+    lua_pop(co, nres);
+    return luaL_error(L, "too many results to resume");
+  }
+  lua_pushboolean(L, 1);
+  lua_xmove(co, L, nres);
+  return nres + 1;
+}
+
+/* loop.resume(co, ...): as coroutine.resume */
+static int mod_resume(lua_State *L) {
+  lua_State *co;
+  int n = lua_gettop(L) - 1;
+  luaL_checktype(L, 1, LUA_TTHREAD);
+  co = lua_tothread(L, 1);
+  if (co == L || (lua_status(co) != LUA_YIELD && (lua_status(co) != LUA_OK || lua_gettop(co) == 0))) {
+    lua_pushboolean(L, 0);
+    lua_pushstring(L, co == L ? "cannot resume non-suspended coroutine" : "cannot resume dead coroutine");
+    return 2;
+  }
+  if (!lua_checkstack(co, n)) {
+    lua_pushboolean(L, 0);
+    lua_pushliteral(L, "too many arguments to resume");
+    return 2;
+  }
+  lua_xmove(L, co, n);
+  return resume_below(L, co, n);
+}
+
+/* ---------------------------------------------------------------- alarms */
+
+/* r:after(seconds, f) -> alarm: f() is called in the round after that time */
+static int r_after(lua_State *L) {
+  Reactor *r = check_open(L);
+  Alarm *a;
+  int64_t ns, now;
+  luaL_checknumber(L, 2);
+  ns = lsock_checktimeout(L, 2);
+  luaL_checktype(L, 3, LUA_TFUNCTION);
+  lua_settop(L, 3);
+  lsock_timer_reserve(L, &r->timers, 1, UV_HEAP);
+  a = lua_newuserdatauv(L, sizeof *a, 2);
+  memset(a, 0, sizeof *a);
+  a->r = r;
+  lua_pushvalue(L, 3);
+  lua_setiuservalue(L, 4, 1);
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, 4, 2);
+  lua_pushvalue(L, lua_upvalueindex(3));
+  lua_setmetatable(L, 4);
+  lua_getiuservalue(L, 1, UV_ALARMS);
+  lua_pushvalue(L, 4);
+  a->ref = luaL_ref(L, 5);
+  a->seal = SEAL(r->core, a, SEAL_ALARM);
+  now = lsock_plat_now();
+  lsock_timer_set(&r->timers, &a->timer, ns < 0 || ns >= INT64_MAX - now ? INT64_MAX : now + ns);
+  lua_settop(L, 4);
+  return 1;
+}
+
+/* alarm:cancel() -> true if it had not come yet */
+static int alarm_cancel(lua_State *L) {
+  Alarm *a = lua_touserdata(L, 1);
+  if (!a || lua_rawlen(L, 1) != sizeof *a || (a->seal && a->seal != SEAL(lsock_core(L), a, SEAL_ALARM)))
+    return luaL_typeerror(L, 1, "timer");
+  lua_pushboolean(L, a->seal != 0);
+  if (!a->seal) return 1;
+  a->seal = 0;
+  lsock_timer_clear(&a->r->timers, &a->timer);
+  lua_getiuservalue(L, 1, 2);
+  lua_getiuservalue(L, -1, UV_ALARMS);
+  luaL_unref(L, -1, a->ref);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* ---------------------------------------------------------------- reactors */
+
+/* r:timeout() -> seconds until a round has something to do: 0 at once, nil if only a descriptor can bring it */
+static int r_timeout(lua_State *L) {
+  lsock_pushtimeout(L, next_time(check_open(L)));
+  return 1;
+}
+
+/* r:fileno() -> the poller's descriptor */
+static int r_fileno(lua_State *L) {
+  lua_pushinteger(L, check_open(L)->s->fd);
+  return 1;
+}
+
+/* r:counts() -> tasks, those in the queue, those that wait for a descriptor, timers */
+static int r_counts(lua_State *L) {
+  const Reactor *r = check_reactor(L);
+  lua_pushinteger(L, r->tasks);
+  lua_pushinteger(L, r->queued);
+  lua_pushinteger(L, r->polling);
+  lua_pushinteger(L, (lua_Integer)r->timers.n);
+  return 4;
+}
+
+static void unlink_reactor(Reactor *r) {
+  Reactor **q = &r->core->reactors;
+  while (*q && *q != r) q = &(*q)->next;
+  if (*q) *q = r->next;
+  r->id = 0;
+}
+
+/* r:close(): gives the descriptor back; tasks that are left never go on */
+static int r_close(lua_State *L) {
+  Reactor *r = check_reactor(L);
+  lsock_Sock *s = r->s;
+  if (r->turning) return luaL_error(L, "the loop is running: it cannot be closed by one of its tasks");
+  if (!s) return 0;
+  unlink_reactor(r);
+  r->s = NULL;
+  lua_getiuservalue(L, 1, UV_SOCK);
+  lsock_closesock(L, lua_gettop(L), s);
+  return 0;
+}
+
+static int r_gc(lua_State *L) {
+  Reactor *r = to_reactor(L, 1);
+  if (r && r->s) unlink_reactor(r);
+  return 0;
+}
+
+/* reactor.new(ended) -> reactor; ended(co, ok, ...) is called with what coroutines return or fail with */
+static int mod_new(lua_State *L) {
+  lsock_Core *core = lsock_core(L);
+  Reactor *r;
+  lsock_fd fd;
+  int id = 1, uv;
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_settop(L, 1);
+  r = lua_newuserdatauv(L, sizeof *r, UV_COUNT);
+  memset(r, 0, sizeof *r);
+  r->core = core;
+  r->tail = &r->head;
+  for (uv = UV_TASKS; uv < UV_ENDED; uv++) {
+    if (uv == UV_ENTRIES || uv == UV_HEAP || uv == UV_SOCK) continue;
+    lua_newtable(L);
+    lua_setiuservalue(L, 2, uv);
+  }
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, 2, UV_ENDED);
+  r->s = lsock_newsock(L, core);
+  lua_setiuservalue(L, 2, UV_SOCK);
+  while (id <= UCHAR_MAX && find_reactor(core, id)) id++;
+  if (id > UCHAR_MAX) lua_gc(L, LUA_GCCOLLECT);
+  for (id = 1; id <= UCHAR_MAX && find_reactor(core, id);) id++;
+  if (id > UCHAR_MAX) return luaL_error(L, "too many loops");
+  fd = lsock_plat_poller();
+  if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_poller();
+  if (fd == LSOCK_NOFD) return lsock_failno(L, errno, "loop");
+  lsock_open(r->s, fd, AF_UNSPEC, 0, 0);
+  r->s->internal = 1;
+  r->id = id;
+  r->next = core->reactors;
+  core->reactors = r;
+  r->seal = SEAL(core, r, SEAL_REACTOR);
+  lua_pushvalue(L, lua_upvalueindex(3));
+  lua_setmetatable(L, 2);
+  return 1;
+}
+
+/* reactor.timeout(op) raises socket.timeout; reactor.cancel(op) -> an error of the class `cancelled` */
+static int mod_timeout(lua_State *L) {
+  static const char *const ops[] = {"timeout", "join", "put", "get", NULL};
+  lsock_Fail f = {0};
+  f.cls = LSOCK_TIMEOUT;
+  f.err = ETIMEDOUT;
+  f.op = ops[luaL_checkoption(L, 1, NULL, ops)];
+  f.msg = "timed out";
+  return lsock_fail(L, &f);
+}
+
+static int mod_cancel(lua_State *L) {
+  lsock_Fail f = {0};
+  f.cls = (int)lua_tointeger(L, lua_upvalueindex(3));
+  f.err = ECANCELED;
+  f.op = "task";
+  f.msg = "cancelled";
+  lsock_pusherror(L, &f);
+  return 1;
+}
+
+static const lsock_Reg methods[] = {
+    {"add", r_add, 0},         {"close", r_close, 0}, {"counts", r_counts, 0}, {"fileno", r_fileno, 0},
+    {"retract", r_retract, 0}, {"state", r_state, 0}, {"throw", r_throw, 0},   {"turn", r_turn, 0},
+    {"timeout", r_timeout, 0}, {"wake", r_wake, 0},   {NULL, NULL, 0}};
+
+static const lsock_Reg meta[] = {{"__gc", r_gc, 0}, {NULL, NULL, 0}};
+
+static const lsock_Reg alarm_methods[] = {{"cancel", alarm_cancel, 0}, {NULL, NULL, 0}};
+
+static const lsock_Reg functions[] = {{"park", mod_park, 0},       {"resume", mod_resume, 0},
+                                      {"running", mod_running, 0}, {"timeout", mod_timeout, 0},
+                                      {"wait", lsock_mod_wait, 0}, {NULL, NULL, 0}};
+
+/* Pushes a closed metatable whose __index is the table on top, which it replaces. */
+static void close_meta(lua_State *L, int core, const char *name, const lsock_Reg *regs) {
+  lua_createtable(L, 0, 4);
+  lua_pushstring(L, name);
+  lua_setfield(L, -2, "__name");
+  lua_pushboolean(L, 0);
+  lua_setfield(L, -2, "__metatable");
+  if (regs) lsock_register(L, core, regs);
+  lua_insert(L, -2);
+  lua_setfield(L, -2, "__index");
+}
+
+/* Pops a value, which becomes upvalue 3 of a function in the table below it. */
+static void set_closure(lua_State *L, int core, const char *name, lua_CFunction f) {
+  lua_pushvalue(L, core);
+  lua_insert(L, -2);
+  lua_pushboolean(L, 0);
+  lua_insert(L, -2);
+  lua_pushcclosure(L, f, 3);
+  lua_setfield(L, -2, name);
+}
+
+void lsock_open_reactor(lua_State *L, int core) {
+  int cls = lsock_newclass(L, core, "socket.loop.cancelled", 0);
+  lua_createtable(L, 0, 10);
+  lsock_register(L, core, functions);
+  lsock_pushclass(L, core, cls);
+  lua_setfield(L, -2, "cancelled");
+  lua_pushinteger(L, cls);
+  set_closure(L, core, "cancel", mod_cancel);
+  lua_createtable(L, 0, 10);
+  lsock_register(L, core, methods);
+  lua_createtable(L, 0, 1);
+  lsock_register(L, core, alarm_methods);
+  close_meta(L, core, "timer", NULL);
+  set_closure(L, core, "after", r_after); /* a method of reactors */
+  close_meta(L, core, "reactor", meta);
+  set_closure(L, core, "new", mod_new);
+}
+
+int luaopen_socket_reactor(lua_State *L) {
+  return lsock_submodule(L, "reactor");
+}

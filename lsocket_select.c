@@ -20,7 +20,7 @@ typedef struct Slot {
 
 typedef struct Selector {
   uintptr_t seal;
-  lsock_Sock *s;    /* holds the poller; NULL: it uses poll(2) */
+  lsock_Sock *s; /* holds the poller; NULL: it uses poll(2) */
   int closed;
   int tls, tls_next; /* how many slots have one; where the next look at them begins */
   int nslots, nready, pos;
@@ -499,7 +499,9 @@ static int gather(lua_State *L, lsock_Op *op) {
   lua_toclose(L, op->wslot);
   lua_newtable(L);
   for (i = 0; i < op->len; i++) {
-    int before, event = p[i].events == POLLOUT ? LSOCK_EV_WRITE : p[i].events == POLLIN ? LSOCK_EV_READ : LSOCK_EV_URGENT;
+    int before, event = p[i].events == POLLOUT  ? LSOCK_EV_WRITE
+                        : p[i].events == POLLIN ? LSOCK_EV_READ
+                                                : LSOCK_EV_URGENT;
     lua_rawgeti(L, -1, p[i].fd);
     before = (int)lua_tointeger(L, -1);
     lua_pop(L, 1);
@@ -658,15 +660,10 @@ static int mod_poll(lua_State *L) {
   return new_selector(L, 0);
 }
 
-static const lsock_Reg methods[] = {{"close", sel_close, 0},
-                                    {"fileno", sel_fileno, 0},
-                                    {"get_key", sel_get_key, 0},
-                                    {"get_map", sel_get_map, 0},
-                                    {"modify", sel_modify, 0},
-                                    {"register", sel_register, 0},
-                                    {"select", sel_select, 0},
-                                    {"unregister", sel_unregister, 0},
-                                    {NULL, NULL, 0}};
+static const lsock_Reg methods[] = {
+    {"close", sel_close, 0},     {"fileno", sel_fileno, 0},         {"get_key", sel_get_key, 0},
+    {"get_map", sel_get_map, 0}, {"modify", sel_modify, 0},         {"register", sel_register, 0},
+    {"select", sel_select, 0},   {"unregister", sel_unregister, 0}, {NULL, NULL, 0}};
 
 static const lsock_Reg meta[] = {{"__close", sel_close, 0}, {"__tostring", sel_tostring, 0}, {NULL, NULL, 0}};
 
@@ -675,13 +672,16 @@ static const struct {
   lua_CFunction f;
 } makers[] = {
 #if defined(LSOCK_HAVE_EPOLL)
-    {"DefaultSelector", mod_poller}, {"EpollSelector", mod_poller},
+    {"DefaultSelector", mod_poller},
+    {"EpollSelector", mod_poller},
 #elif defined(LSOCK_HAVE_KQUEUE)
-    {"DefaultSelector", mod_poller}, {"KqueueSelector", mod_poller},
+    {"DefaultSelector", mod_poller},
+    {"KqueueSelector", mod_poller},
 #else
     {"DefaultSelector", mod_poll},
 #endif
-    {"PollSelector", mod_poll},      {"SelectSelector", mod_poll}};
+    {"PollSelector", mod_poll},
+    {"SelectSelector", mod_poll}};
 
 static const lsock_Reg functions[] = {{"select", mod_select, 0}, {NULL, NULL, 0}};
 

@@ -508,7 +508,7 @@ int lsock_wrap(lua_State *L, int arg, const lsock_Wrap *w, int legacy, const cha
                 "non-blocking sockets need do_handshake_on_connect = false");
   s = new_sock(L, w, w->host ? lua_tostring(L, w->host) : NULL, session, &ok);
   if (!ok) return lsock_ssl_fail(L, name, ENOMEM);
-  s->internal = (unsigned char)legacy;
+  s->internal = legacy != 0;
   ((lsock_Tls *)s->trdata)->legacy = (unsigned char)legacy;
   take_over(L, s, arg, plain);
   if (!w->handshake || !connected) return 1;

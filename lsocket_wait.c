@@ -28,7 +28,8 @@ int lsock_again(lsock_Op *op, int want) {
 }
 
 /* A sender tries again before it waits: of a Unix stream poll(2) says that there is room only when most of it is free. */
-int lsock_further(const lsock_Op *op, int want) {
+int lsock_further(lsock_Op *op, int want) {
+  op->progress = 1;
   if (op->coop || (op->timeout > 0 && (want == LSOCK_READ || lsock_plat_now() >= op->deadline))) return want;
   return LSOCK_INTR;
 }
@@ -213,9 +214,49 @@ static int kept_end(lua_State *L) {
   return 0;
 }
 
+/* The answer of the reactor to what it was asked, before or after a yield. */
+static int reactor_answered(lua_State *L, lsock_Op *op, int answer) {
+  if (canceled(op)) return BROKEN;
+  switch (answer) {
+    case LSOCK_R_READY: return READY;
+    case LSOCK_R_EXPIRED: return EXPIRED;
+    case LSOCK_R_BUSY:
+      op->err = EBUSY;
+      op->msg = "another coroutine already waits for this";
+      return BROKEN;
+    default: return poll_wait(L, op);
+  }
+}
+
+static int reactor_resumed(lua_State *L, int status, lua_KContext ctx) {
+  lsock_Op *op = (lsock_Op *)ctx;
+  (void)status;
+  return drive(L, op, reactor_answered(L, op, lsock_reactor_answer(L)));
+}
+
+/* Yields to the reactor; the task keeps the operation meanwhile. */
+static int reactor_yield(lua_State *L, lsock_Op *op) {
+  lsock_Op *kept = lsock_reactor_op(L, op->core);
+  op->wfd = op->w ? op->w->fd : LSOCK_NOFD;
+  if (kept != op) *kept = *op;
+  return lua_yieldk(L, 0, (lua_KContext)kept, reactor_resumed);
+}
+
+static int reactor_wait(lua_State *L, lsock_Op *op) {
+  int answer;
+  op->wfd = op->w ? op->w->fd : LSOCK_NOFD;
+  if (canceled(op)) return BROKEN;
+  answer = lsock_reactor_wait(L, op, remaining(op));
+  if (answer == LSOCK_R_YIELD) return reactor_yield(L, op);
+  if (answer == LSOCK_R_OTHER) answer = lsock_reactor_nested(L, op, remaining(op));
+  return reactor_answered(L, op, answer);
+}
+
 static int hook_wait(lua_State *L, lsock_Op **opp) {
   lsock_Op *op = *opp;
   unsigned char bit = op->want == LSOCK_READ ? 1 : 2;
+  if (op->core->active) return reactor_wait(L, op);
+  if (!op->w) return poll_wait(L, op);                /* begun under a reactor that is gone */
   if (op->w->waiting & bit) lua_gc(L, LUA_GCCOLLECT); /* it may be a coroutine that is dead or forgotten */
   if (op->w->waiting & bit) {
     op->err = EBUSY;
@@ -223,7 +264,7 @@ static int hook_wait(lua_State *L, lsock_Op **opp) {
     return BROKEN;
   }
   luaL_checkstack(L, 8, "wait hook");
-  if (!op->core->hook) return poll_wait(L, op); /* taken away meanwhile */
+  if (!(op->core->hook & LSOCK_HOOK_SET)) return poll_wait(L, op); /* taken away meanwhile */
   if (!op->kept) *opp = op = keep(L, op);
   lua_pushvalue(L, op->wslot);
   lua_setiuservalue(L, op->kept, 1); /* kept_end needs it */
@@ -306,12 +347,23 @@ int lsock_go_on(lua_State *L, lsock_Op *op, int outcome) {
   return code == STOPPED ? results : drive(L, op, code);
 }
 
+/* The operation of a task: now and then others have their turn first, and what is known to be idle is waited for first. */
+static int join_in(lua_State *L, lsock_Op *op) {
+  lsock_Sock *s = op->s;
+  if (lsock_reactor_turn(L, op->core)) return reactor_yield(L, op);
+  if (!s || !(s->likely_idle & LSOCK_DRAINED) || op->dir != LSOCK_RD || op->job || s->tr || op->flags) return STOPPED;
+  op->want = LSOCK_READ;
+  return reactor_wait(L, op);
+}
+
 /* Everything but a plain blocking operation; says how drive begins. */
 static int prepare(lua_State *L, lsock_Op *op) {
   lsock_Sock *s = op->s;
+  int code;
   op->coop = op->core->hook && op->timeout != 0 && lua_isyieldable(L);
   op->deadline = op->timeout > 0 ? lsock_plat_now() + op->timeout : FOREVER;
   op->nowait = op->coop || op->timeout >= 0;
+  if (op->coop && op->core->active && (code = join_in(L, op)) != STOPPED) return code;
   if (!s) return READY;
   if (op->timeout < 0 && !op->coop)
     lsock_mode(s, 0);
@@ -346,11 +398,11 @@ int lsock_drive(lua_State *L, lsock_Op *op) {
 int lsock_pause(lua_State *L, lsock_Op *op, int64_t ns) {
   int64_t now = lsock_plat_now();
   op->until = ns < FOREVER - now ? now + ns : FOREVER;
-  if (!op->coop) {
+  if (!op->coop || op->core->active) {
     op->w = NULL;
     return LSOCK_READ;
   }
-  if (op->w == op->s) { /* the wait hook needs something to wait for: a socket that never becomes ready */
+  if (!op->w || op->w == op->s) { /* the wait hook needs something to wait for: a socket that never becomes ready */
     lsock_Sock *s = lsock_newsock(L, op->core);
     lsock_fd fd = lsock_plat_socket(AF_UNIX, SOCK_DGRAM, 0);
     if (fd == LSOCK_NOFD) return lsock_again(op, LSOCK_READ);
@@ -406,7 +458,8 @@ static int mod_setwaithook(lua_State *L) {
   lua_settop(L, 2);
   lsock_pushcore(L, LSOCK_UV_HOOK);
   lsock_pushcore(L, LSOCK_UV_WAKE);
-  lsock_core(L)->hook = !lua_isnil(L, 1);
+  lsock_core(L)->hook &= ~LSOCK_HOOK_SET;
+  if (!lua_isnil(L, 1)) lsock_core(L)->hook |= LSOCK_HOOK_SET;
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, LSOCK_UP_CORE, LSOCK_UV_HOOK);
   lua_pushvalue(L, 2);

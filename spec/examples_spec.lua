@@ -1,42 +1,11 @@
 -- The programs in examples/, run as a person runs them: real processes, real
 -- addresses, each bounded by timeout(1).
 
+local examples = require "spec.support.examples"
 local helper = require "spec.helper"
 local socket = require "socket"
 
-local function command(script, ...)
-  local words = {"exec timeout 20", helper.lua(), helper.quote(("%s/examples/%s.lua"):format(helper.root, script))}
-  for _, word in ipairs {...} do words[#words + 1] = helper.quote(tostring(word)) end
-  return table.concat(words, " ") .. " 2>&1"
-end
-
--- Everything a command prints, and whether it ended well.
-local function output(pipe)
-  local text = pipe:read "a"
-  return text, (pipe:close())
-end
-
-local function run(script, ...)
-  return output(assert(io.popen(command(script, ...))))
-end
-
-local running = {}
-
--- Starts a server; returns its pipe, the address it listens on, the port, and
--- what it said before.
-local function start(script, ...)
-  local pipe = assert(io.popen(command(script, ...)))
-  running[#running + 1] = pipe
-  local before = {}
-  for line in pipe:lines() do
-    local address = line:match "^listening on (.+)$"
-    if address then
-      return pipe, address, tonumber(address:match ":(%d+)$"), table.concat(before, "\n")
-    end
-    before[#before + 1] = line
-  end
-  error(script .. " did not start:\n" .. table.concat(before, "\n"))
-end
+local command, output, run, start = examples.command, examples.output, examples.run, examples.start
 
 -- One connection from this process: sends all, returns what comes back.
 local function ask(port, request)
@@ -54,13 +23,7 @@ local function has_ipv6()
 end
 
 describe("examples:", function()
-  -- A test that failed half-way leaves a server; timeout(1) ends it.
-  after_each(function()
-    for i = #running, 1, -1 do
-      if io.type(running[i]) == "file" then running[i]:close() end
-      running[i] = nil
-    end
-  end)
+  after_each(examples.stop)
 
   describe("echo over TCP", function()
     it("comes back over IPv4", function()
@@ -313,8 +276,7 @@ describe("examples:", function()
     local function against(answer)
       local server <close> = socket.create_server {"127.0.0.1", 0}
       local port = server:getsockname().port
-      local client = assert(io.popen(command("http_get", ("http://127.0.0.1:%d"):format(port))))
-      running[#running + 1] = client
+      local client = examples.open(command("http_get", ("http://127.0.0.1:%d"):format(port)))
       server:settimeout(10)
       local conn <close> = server:accept()
       conn:settimeout(10)
@@ -461,8 +423,7 @@ describe("examples:", function()
     -- A server with nothing saved, that ends with the test.
     local function redis(arguments)
       if not os.execute "command -v redis-server >/dev/null 2>&1" then pending "redis-server is not installed" end
-      local pipe = assert(io.popen("exec timeout 20 redis-server --save '' --appendonly no --dir /tmp " .. arguments))
-      running[#running + 1] = pipe
+      local pipe = examples.open("exec timeout 20 redis-server --save '' --appendonly no --dir /tmp " .. arguments)
       for line in pipe:lines() do
         if line:find "[Rr]eady to accept connections" then return pipe end
       end
@@ -517,8 +478,7 @@ describe("examples:", function()
         ["$10\r\nhalf"] = "the reply is cut off", [""] = "has closed the connection",
       } do
         local listener <close> = socket.create_server {"127.0.0.1", 0}
-        local client = assert(io.popen(command("redis_client", tostring(listener:getsockname()), "PING")))
-        running[#running + 1] = client
+        local client = examples.open(command("redis_client", tostring(listener:getsockname()), "PING"))
         listener:settimeout(10)
         local conn <close> = listener:accept()
         conn:settimeout(10)
@@ -585,33 +545,5 @@ describe("examples:", function()
     end
     assert.matches("class socket.timeout, code ETIMEDOUT", said)
     assert.matches("bad argument #1 to 'recv'", said)
-  end)
-
-  it("coroutines take turns under a wait hook", function()
-    local said, ok = run("coroutines")
-    if said:find "needs luv" then pending("luv is not installed") end
-    assert.truthy(ok, said)
-    for client = 1, 3 do
-      for round = 1, 3 do
-        assert.matches(("client %d, round %d\n"):format(client, round), said)
-      end
-    end
-    -- The last one has begun before the first is through.
-    assert.truthy(said:find "client 3, round 1" < said:find "client 1, round 3")
-  end)
-
-  it("https_server and https_get verify each other's work", function()
-    local certs = require "spec.support.certs"
-    local server, _, port = start("https_server", certs.path "server.pem", certs.path "server.key", "127.0.0.1", 0, 2)
-    local url = ("https://localhost:%d/x"):format(port)
-    local said, ok = run("https_get", url, certs.path "ca.pem")
-    assert.truthy(ok, said)
-    assert.matches("^TLSv1%.3, .*organizationName: A company\n.*HTTP/1.1 200 OK\nbody: 19 bytes\n$", said)
-    said, ok = run("https_get", url, certs.path "other_ca.pem")
-    assert.falsy(ok)
-    assert.matches("CERTIFICATE_VERIFY_FAILED", said)
-    said, ok = output(server)
-    assert.truthy(ok)
-    assert.matches("TLSV1_ALERT_UNKNOWN_CA", said)
   end)
 end)

@@ -891,6 +891,22 @@ describe("the wait hook", function()
       assert.is_true((coroutine.resume(task, true)))
     end)
 
+    it("the wake function finds the descriptor still open, and the object without it", function()
+      local a, b = keep(support.tcp())
+      local fd, left, peer = a:fileno(), nil, nil
+      socket.setwaithook(coroutine.yield, function(sock)
+        left = sock:fileno()
+        local again <close> = socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM)
+        peer = again:getpeername()
+      end)
+      local task = waiting(function() fails("ECANCELED", a.recv, a, 1) end)
+      a:close()
+      assert.equal(-1, left)
+      assert.equal(b:getsockname(), peer)
+      assert.is_nil(b:recv(1)) -- now it is closed
+      assert.is_true((coroutine.resume(task, true)))
+    end)
+
     it("the wake function may resume the coroutine", function()
       local task
       socket.setwaithook(coroutine.yield, function() assert(coroutine.resume(task, false)) end)

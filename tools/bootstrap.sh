@@ -8,8 +8,12 @@ LUA=${LUA:-lua5.4}
 # The group `peers` is for CI only: Debian starts this server as a service, which no test should do to a person's
 # machine; the specs that talk to it are pending where it is not.
 #
+# nginx is for `make demo`, and is not installed: only its program is taken out of Debian's package, into build/, so
+# that no service is started, no user made and no file written elsewhere. `make clean` removes it.
+#
 # Every need in one place: group, how to see that it is there, Debian package.
 #   cmd:a|b  one of these programs    hdr:f  a C header    file:f  a file    lua:m  a module of $LUA
+#   lua51:m  the same, or a module in Lua where Debian has those of 5.1
 #   dev:     the headers of Lua, through pkg-config unless LUA_CFLAGS is set
 needs='
 build     cmd:${CC:-cc}       gcc
@@ -20,7 +24,7 @@ build     cmd:$LUA            lua5.4
 build     dev:lua5.4-headers  liblua5.4-dev
 build     hdr:openssl/ssl.h   libssl-dev
 demo      cmd:curl            curl
-demo      cmd:nginx|python3   python3
+demo      cmd:openssl         openssl
 test      lua:busted.runner   lua-busted
 test      lua:lfs             lua-filesystem
 test      cmd:python3         python3
@@ -33,6 +37,9 @@ test      cmd:unshare         util-linux
 test      file:/etc/services  netbase
 test      hdr:bluetooth/bluetooth.h libbluetooth-dev
 test      lua:luv             lua-luv
+test      lua:cqueues         lua-cqueues
+test      lua51:copas         lua-copas
+test      lua:socket.core     lua-socket
 check     cmd:gcc             gcc
 check     cmd:clang           clang
 check     cmd:clang-tidy      clang-tidy
@@ -53,6 +60,7 @@ bench     cmd:valgrind        valgrind
 '
 
 present() {
+  folders=
   case $1 in
     cmd:*)
       names=${1#cmd:}
@@ -74,8 +82,9 @@ present() {
         pkg-config --exists "$p >= 5.4" 2>/dev/null && return
       done
       return 1 ;;
-    lua:*)
-      "$LUA" -e "assert(package.searchpath('${1#lua:}', package.path .. ';' .. package.cpath))" 2>/dev/null ;;
+    lua:*|lua51:*)
+      case $1 in lua51:*) folders='/usr/share/lua/5.1/?.lua;' ;; esac
+      "$LUA" -e "assert(package.searchpath('${1#*:}', '$folders' .. package.path .. ';' .. package.cpath))" 2>/dev/null ;;
   esac
 }
 
@@ -93,12 +102,40 @@ $needs
 END
 }
 
+# The program nginx of Debian's package, in build/nginx. Needs no rights. Older Debians and Ubuntus have it in another
+# package of the family. Without it the demonstration says that it does without.
+unpack_nginx() (
+  mkdir -p build/unpack && cd build/unpack || exit
+  for package in nginx nginx-core nginx-light; do
+    timeout 120 apt-get -q -o Acquire::Retries=1 download "$package" </dev/null || continue
+    dpkg-deb --fsys-tarfile "$package"_*.deb | tar -xO ./usr/sbin/nginx >nginx || continue
+    chmod 755 nginx
+    ./nginx -V && exec mv nginx ..
+  done
+  exit 1
+) >build/unpack.log 2>&1
+
+want_nginx() {
+  case " $groups " in *' demo '*) ;; *) return 0 ;; esac
+  if present 'cmd:nginx|build/nginx' || ! command -v apt-get >/dev/null 2>&1; then return 0; fi
+  echo 'bootstrap: taking the program nginx out of its package, into build/ ...'
+  mkdir -p build
+  # A second try with new lists of packages, where that needs no password.
+  if unpack_nginx || { [ "$(id -u)" = 0 ] && apt-get -qq update >/dev/null 2>&1 && unpack_nginx; }; then
+    rm build/unpack.log
+  else
+    echo 'bootstrap: that did not work (see build/unpack.log); the demonstration goes on without nginx'
+  fi
+  rm -rf build/unpack
+}
+
 groups=$*
+cd "$(dirname "$0")/.."
 case " $groups " in
   "  ") echo "usage: sh tools/bootstrap.sh group... (build demo test check coverage valgrind bench)" >&2; exit 2 ;;
 esac
 look
-[ -z "$packages" ] && exit 0
+[ -z "$packages" ] && { want_nginx; exit; }
 
 if ! command -v apt-get >/dev/null 2>&1; then
   echo "This machine lacks some of what is needed here, and has no apt-get. Please install:" >&2
@@ -133,4 +170,5 @@ if [ -n "$packages" ]; then
   echo "bootstrap: still missing after installation:$wants" >&2
   exit 1
 fi
+want_nginx
 echo "bootstrap: done"

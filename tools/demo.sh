@@ -75,13 +75,13 @@ client() {
   shift
   "$LUA" "examples/$script.lua" "$@" >"$tmp/client" 2>&1
 }
-# finish: waits for the server, which stops by itself, and shows both sides
+# finish [who]: waits for the server, which stops by itself, and shows both sides
 finish() {
   wait "$server"
   status=$?
   pids=${pids% "$server"}
   say server <"$tmp/server"
-  say client <"$tmp/client"
+  say "${1:-client}" <"$tmp/client"
   [ "$status" -eq 0 ] || bad "the server ended with status $status"
 }
 
@@ -154,17 +154,52 @@ elif serve http_server 127.0.0.1 0 . 2; then
   fi
 fi
 
-title '7. Our HTTP client, asking a real web server'
+# The page that is asked for in steps 7 and 8, and what serves it.
 mkdir "$tmp/www"
 awk 'BEGIN { for (i = 1; i <= 20000; i++) print "line " i " of a page" }' >"$tmp/www/page.txt"
 
-# A port that is free now. Somebody may take it before nginx does: start_nginx
-# is tried three times.
+tls='' why=''
+if ! "$LUA" -e 'assert(require("socket").ssl)' 2>/dev/null; then why='the library was built without TLS'
+elif ! command -v openssl >/dev/null; then why='openssl is not installed'
+elif sh examples/make_certs.sh "$tmp/certs" 2>"$tmp/err" && sh examples/make_certs.sh "$tmp/others" 2>"$tmp/err"; then
+  tls=yes
+else why="no certificates: $(head -n 1 "$tmp/err")"
+fi
+certs=$tmp/certs
+
+# A port that is free now. Somebody may take it before the server does: the
+# servers that need one are tried three times.
 free_port() {
   "$LUA" -e 'print(require("socket").socket():bind{"127.0.0.1", 0}:getsockname().port)' 2>/dev/null
 }
+answers() {
+  "$LUA" -e "require('socket').create_connection({'127.0.0.1', $1}, 1):close()" 2>/dev/null
+}
+# up port: waits until the server just started answers there
+up() {
+  tries=0
+  while [ "$tries" -lt 60 ] && kill -0 "$server" 2>/dev/null; do
+    answers "$1" && return 0
+    tries=$((tries + 1))
+    sleep 0.05
+  done
+  return 1
+}
+# nginx in the foreground, as whoever runs this, with nothing but what is in
+# this file and this folder.
 start_nginx() {
   port=$(free_port)
+  tls_port='' tls_server=''
+  if [ -n "$tls" ]; then
+    tls_port=$(free_port)
+    tls_server="server {
+    listen 127.0.0.1:$tls_port ssl;
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_certificate $certs/server.pem;
+    ssl_certificate_key $certs/server.key;
+    root $tmp/www;
+  }"
+  fi
   cat >"$tmp/nginx.conf" <<CONF
 daemon off;
 master_process off;
@@ -180,18 +215,13 @@ http {
   scgi_temp_path $tmp/scgi;
   types { text/plain txt; }
   server { listen 127.0.0.1:$port; root $tmp/www; }
+  $tls_server
 }
 CONF
   "$nginx" -p "$tmp" -c "$tmp/nginx.conf" -e "$tmp/nginx.log" >/dev/null 2>&1 &
   server=$!
   pids="$pids $server"
-  tries=0
-  while [ "$tries" -lt 60 ] && kill -0 "$server" 2>/dev/null; do
-    answers && return 0
-    tries=$((tries + 1))
-    sleep 0.05
-  done
-  return 1
+  up "$port"
 }
 # -I, or Python takes the socket.so of this folder for its own.
 start_python() {
@@ -207,37 +237,116 @@ start_python() {
   done
   return 1
 }
-answers() {
-  "$LUA" -e "require('socket').create_connection({'127.0.0.1', $port}, 1):close()" 2>/dev/null
+start_openssl() {
+  tls_port=$(free_port)
+  (cd "$tmp/www" && exec openssl s_server -accept "127.0.0.1:$tls_port" -WWW -quiet \
+    -cert "$certs/server.pem" -key "$certs/server.key") >"$tmp/openssl" 2>&1 </dev/null &
+  server=$!
+  pids="$pids $server"
+  up "$tls_port"
 }
-
-web=''
-nginx=$(PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v nginx)
-if [ -n "$nginx" ]; then
-  for _ in 1 2 3; do
-    if start_nginx; then web=nginx; break; fi
-  done
-fi
-if [ -z "$web" ] && command -v python3 >/dev/null && start_python; then web="Python's http.server"; fi
-if [ -z "$web" ]; then
-  bad 'neither nginx nor python3 could be started'
-  [ -s "$tmp/nginx.log" ] && say nginx <"$tmp/nginx.log"
-else
-  echo "$web, port $port" | say server
-  client http_get "http://127.0.0.1:$port/page.txt" "$tmp/page"
-  say client <"$tmp/client"
+# same_page: is what the client has saved the page?
+same_page() {
   if cmp -s "$tmp/www/page.txt" "$tmp/page"; then
     ok "we have the page, all $(wc -c <"$tmp/page" | tr -d ' ') bytes of it"
   else
     bad 'the page is not the one the server has'
   fi
+  rm -f "$tmp/page"
+}
+
+title '7. Our HTTP client, asking a real web server'
+web='' tls_port=''
+nginx=$(PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v nginx || command -v build/nginx)
+if [ -n "$nginx" ]; then
+  for _ in 1 2 3; do
+    if start_nginx; then web=nginx; break; fi
+  done
+fi
+if [ -n "$nginx" ] && [ -z "$web" ]; then
+  bad 'nginx could not be started:'
+  [ ! -s "$tmp/nginx.log" ] || say nginx <"$tmp/nginx.log"
+fi
+if [ -z "$web" ] && command -v python3 >/dev/null && start_python; then web="Python's http.server"; fi
+if [ -z "$web" ]; then
+  skip 'there is neither nginx nor python3'
+else
+  echo "$web, port $port" | say server
+  client http_get "http://127.0.0.1:$port/page.txt" "$tmp/page"
+  say client <"$tmp/client"
+  same_page
   client http_get "http://127.0.0.1:$port/no-such-page"
   sed -n 2p "$tmp/client" | say client
   expect 'and we hear of the page that is not there' ' 404 ' "$tmp/client"
 fi
+
+title '8. The same over HTTPS, from whom we can trust'
+if [ -n "$tls" ] && [ "$web" != nginx ]; then
+  for _ in 1 2 3; do
+    if start_openssl; then break; else tls_port=''; fi
+  done
+fi
+if [ -z "$tls" ]; then
+  skip "$why"
+elif [ -z "$tls_port" ]; then
+  bad 'no HTTPS server could be started'
+else
+  if [ "$web" = nginx ]; then echo "nginx, port $tls_port"; else echo "openssl s_server, port $tls_port"; fi | say server
+  client https_get "https://localhost:$tls_port/page.txt" "$certs/ca.pem" "$tmp/page"
+  say client <"$tmp/client"
+  same_page
+  expect 'we know whose it is' 'subject: organizationName=Examples, commonName=localhost' "$tmp/client"
+  if client https_get "https://localhost:$tls_port/page.txt" "" "$tmp/page" || [ -e "$tmp/page" ]; then
+    bad 'a server nobody vouches for was believed'
+  fi
+  say client <"$tmp/client"
+  expect 'without our CA it is refused' '(CERTIFICATE_VERIFY_FAILED)' "$tmp/client"
+fi
 stop
 
-title '8. When things go wrong'
+# ask_curl options...: what curl says, in $tmp/client
+ask_curl() { curl -sS --noproxy '*' --max-time 10 "$@" >"$tmp/client" 2>&1; }
+
+title '9. Our HTTPS server, asked by curl'
+if [ -z "$tls" ]; then
+  skip "$why"
+elif ! command -v curl >/dev/null; then
+  bad 'curl is not installed'
+elif serve https_server "$certs/server.pem" "$certs/server.key" 127.0.0.1 0 2; then
+  ask_curl --cacert "$tmp/others/ca.pem" "https://localhost:$port/" && bad 'curl believed a server of another CA'
+  sed -n 1p "$tmp/client" | say curl
+  ask_curl --cacert "$certs/ca.pem" "https://localhost:$port/"
+  finish curl
+  expect 'curl refuses what another CA signed' 'TLSV1_ALERT_UNKNOWN_CA' "$tmp/server"
+  expect 'and is content with what ours did' 'Hello over TLSv1' "$tmp/client"
+fi
+
+title '10. Mutual TLS: the server wants to know who comes, too'
+if [ -z "$tls" ]; then
+  skip "$why"
+elif serve mtls_server "$certs/ca.pem" "$certs/server.pem" "$certs/server.key" 127.0.0.1 0 3; then
+  ask_curl --cacert "$certs/ca.pem" --cert "$certs/client.pem" --key "$certs/client.key" "https://localhost:$port/"
+  say curl <"$tmp/client"
+  expect 'curl is known' 'Hello, A client <client@example.test>' "$tmp/client"
+  client mtls_client localhost "$port" "$certs/ca.pem" "$certs/client.pem" "$certs/client.key"
+  say client <"$tmp/client"
+  expect 'our client is known' 'the server says: Hello, A client' "$tmp/client"
+  client mtls_client localhost "$port" "$certs/ca.pem" && bad 'a stranger was let in'
+  finish
+  expect 'who shows no certificate is not let in' 'refused: ' "$tmp/server"
+fi
+
+title '11. STARTTLS: a mail, over a connection that begins in the clear'
+message='Hello after an upgrade'
+if [ -z "$tls" ]; then
+  skip "$why"
+elif serve starttls_server "$certs/server.pem" "$certs/server.key" 127.0.0.1 0 1; then
+  echo "$message" | client starttls_client localhost "$port" "$certs/ca.pem" me@example.test you@example.test
+  finish
+  expect 'the message arrived under TLS' "you@example.test>: \"$message\"" "$tmp/server"
+fi
+
+title '12. When things go wrong'
 client errors
 status=$?
 say lua <"$tmp/client"

@@ -1,0 +1,532 @@
+-- socket.loop: many conversations in one thread, each written as if it were the only one.
+-- Tasks, groups, queues and events; the reactor (lsocket_reactor.c) has the mechanism.
+
+local socket = require "socket"
+local reactor = socket.reactor
+
+local park, running, raise_timeout = reactor.park, reactor.running, reactor.timeout
+
+local M = {cancelled = reactor.cancelled, resume = reactor.resume, sleep = socket.sleep, wait = reactor.wait}
+
+local Loop, Task, Group, Queue, Event = {}, {}, {}, {}, {}
+for class, name in pairs {[Loop] = "loop", [Task] = "task", [Group] = "group", [Queue] = "queue", [Event] = "event"} do
+  class.__name, class.__index = name, class
+end
+
+-- Tasks by their coroutine, as long as those live.
+local task_of = setmetatable({}, {__mode = "k"})
+
+local function current()
+  local co = running()
+  return co and task_of[co]
+end
+M.current = current
+
+local function here(what)
+  return current() or error(("loop.%s is for tasks of a loop"):format(what), 3)
+end
+
+local function expect(value, class, arg, name)
+  if getmetatable(value) ~= class then
+    error(("bad argument #%d to '%s' (%s expected, got %s)"):format(arg, name, class.__name, type(value)), 3)
+  end
+end
+
+local function expect_callable(f, arg, name)
+  local meta = getmetatable(f)
+  if type(f) ~= "function" and not (type(meta) == "table" and meta.__call) then
+    error(("bad argument #%d to '%s' (function expected, got %s)"):format(arg, name, type(f)), 3)
+  end
+end
+
+local function is_cancelled(e) return socket.iserror(e, M.cancelled) end
+
+---------------------------------------------------------------- waiters
+
+-- A list of coroutines that have parked for the same thing. A note stands in it from the moment its task
+-- waits; whoever takes the note out wakes the task, and no note is taken for a task that gave up.
+local function wait_in(list, seconds)
+  local co = running()
+  if not co then error("only a task can wait for this", 0) end
+  local note = {co = co, loop = task_of[co].loop}
+  list[#list + 1] = note
+  local ok, woken = pcall(park, seconds)
+  if not note.woken then
+    for i = #list, 1, -1 do
+      if list[i] == note then table.remove(list, i) break end
+    end
+  end
+  if not ok then return nil, woken, note.woken end
+  return note.woken or woken, nil, note.woken
+end
+
+local function wake_one(list)
+  local note = table.remove(list, 1)
+  if not note then return false end
+  note.woken = true
+  note.loop.reactor:wake(note.co)
+  return true
+end
+
+local function wake_all(list) while wake_one(list) do end end
+
+---------------------------------------------------------------- tasks
+
+-- Runs at the end of a task, in its own coroutine; the traceback is made where the error was raised.
+local function handler(e)
+  local task = current()
+  if task and not is_cancelled(e) then
+    local cause = task.cause
+    task.traceback = debug.traceback(cause and cause.error == e and cause.traceback or nil, 2)
+  end
+  return e
+end
+
+local function ended(task, ok, ...)
+  task.status_, task.results, task.error = nil, nil, nil
+  if ok then
+    task.ending, task.results = "done", table.pack(...)
+  else
+    local e = ...
+    task.error = e
+    task.ending = is_cancelled(e) and "cancelled" or "failed"
+  end
+  local l, joiners, group = task.loop, task.joiners, task.group
+  l.count = l.count - 1
+  task.co, task.joiners, task.cause = nil, nil, nil
+  if group then group:ended(task) end
+  if joiners and #joiners > 0 then
+    task.joined = true
+    wake_all(joiners)
+  elseif task.ending == "failed" and not (group or task.joined) then
+    l.failures[#l.failures + 1] = task
+  end
+end
+
+local function new_task(l, group, f, ...)
+  local co = coroutine.create(xpcall)
+  local task = setmetatable({loop = l, group = group, co = co}, Task)
+  l.reactor:add(co, f, handler, ...)
+  task_of[co] = task
+  l.count = l.count + 1
+  return task
+end
+
+-- task.status; other fields are plain
+function Task.__index(task, key)
+  if key == "status" then
+    return task.ending or rawget(task, "co") and task.loop.reactor:state(task.co) or "ready"
+  end
+  return Task[key]
+end
+
+function Task.__tostring(task)
+  return ("task: <%s%s>"):format(rawget(task, "name") and task.name .. ", " or "", task.status)
+end
+
+-- Raises the error of a task in another one, and remembers where it comes from.
+local function pass_on(task)
+  local e, me = task.error, current()
+  if me and task.traceback then me.cause = {error = e, traceback = task.traceback} end
+  error(e, 0)
+end
+
+function Task:join(timeout)
+  expect(self, Task, 1, "join")
+  local me = current()
+  if me == self then error("a task cannot join itself", 2) end
+  if not self.ending then
+    if me then
+      self.joiners = self.joiners or {}
+      local deadline = timeout and socket.monotonic() + timeout
+      repeat
+        local _, e = wait_in(self.joiners, deadline and math.max(0, deadline - socket.monotonic()))
+        if e then error(e, 0) end
+        if deadline and not self.ending and socket.monotonic() >= deadline then raise_timeout "join" end
+      until self.ending
+    else
+      self.joined = true -- its error is for us
+      local deadline = timeout and socket.monotonic() + timeout
+      local l = self.loop
+      while not self.ending do
+        local left = deadline and deadline - socket.monotonic()
+        if left and left <= 0 then
+          self.joined = nil
+          raise_timeout "join"
+        end
+        l:round(left)
+      end
+    end
+  end
+  self.joined = true
+  if self.ending ~= "done" then
+    for i, failed in ipairs(self.loop.failures) do
+      if failed == self then table.remove(self.loop.failures, i) break end
+    end
+    pass_on(self)
+  end
+  return table.unpack(self.results, 1, self.results.n)
+end
+
+function Task:cancel()
+  expect(self, Task, 1, "cancel")
+  if self.ending then return false end
+  if self == current() then error(reactor.cancel(), 0) end
+  if self.loop.reactor:throw(self.co, reactor.cancel()) == "fresh" then ended(self, false, reactor.cancel()) end
+  return true
+end
+
+---------------------------------------------------------------- loops
+
+function M.new()
+  local l
+  l = setmetatable({
+    count = 0,
+    failures = {},
+    reactor = reactor.new(function(co, ok, ...)
+      local task = task_of[co]
+      if ok then ended(task, ...) else ended(task, false, ...) end
+    end),
+  }, Loop)
+  return l
+end
+
+function Loop:__tostring()
+  return self.closed and "loop: <closed>" or ("loop: <%d tasks>"):format(self.count)
+end
+
+function Loop:spawn(f, ...)
+  expect(self, Loop, 1, "spawn")
+  expect_callable(f, 1, "spawn")
+  return new_task(self, nil, f, ...)
+end
+
+function Loop:after(seconds, f, ...)
+  expect(self, Loop, 1, "after")
+  expect_callable(f, 2, "after")
+  if type(f) == "function" and select("#", ...) == 0 then
+    return self.reactor:after(seconds, function() new_task(self, nil, f) end)
+  end
+  local args = table.pack(...)
+  return self.reactor:after(seconds, function() new_task(self, nil, f, table.unpack(args, 1, args.n)) end)
+end
+
+-- Raises the first error that nobody has taken, or gives all of them to onerror.
+local function surface(l)
+  while #l.failures > 0 do
+    local task = table.remove(l.failures, 1)
+    local e = task.error
+    if not l.onerror then
+      if type(e) == "string" and task.traceback then e = e .. "\n" .. task.traceback end
+      error(e, 0)
+    end
+    l.onerror(task, e, task.traceback)
+  end
+end
+
+-- One round of at most that many seconds; nil: until something happens.
+function Loop:round(seconds)
+  if #self.failures == 0 then self.reactor:turn(seconds) end
+  surface(self)
+  return self.count > 0 or select(4, self.reactor:counts()) > 0
+end
+
+function Loop:step(seconds)
+  expect(self, Loop, 1, "step")
+  return self:round(seconds or 0)
+end
+
+-- Nothing but another task could end the waiting of these, and there is none.
+local function stuck(l)
+  local _, queued, polling, timers = l.reactor:counts()
+  return queued == 0 and polling == 0 and timers == 0 and not current()
+end
+
+function Loop:run()
+  expect(self, Loop, 1, "run")
+  while select(4, self.reactor:counts()) > 0 or self.count > 0 do
+    if #self.failures == 0 and stuck(self) then
+      error(("%d task(s) wait for something that no socket, timer or other task can bring"):format(self.count), 2)
+    end
+    self:round()
+  end
+  surface(self)
+end
+
+function Loop:fileno() return self.reactor:fileno() end
+function Loop:timeout() return #self.failures > 0 and 0 or self.reactor:timeout() end
+function Loop.sleep(_, seconds) return socket.sleep(seconds) end
+function Loop.wait(_, ...) return reactor.wait(...) end
+function Loop:current()
+  local task = current()
+  return task and task.loop == self and task or nil
+end
+
+-- Ends all tasks; their errors stay in l.failures.
+local function shut(self)
+  if self.closed then return end
+  local mine = {}
+  for _, task in pairs(task_of) do
+    if task.loop == self and not task.ending then mine[#mine + 1] = task end
+  end
+  for _, task in ipairs(mine) do task:cancel() end
+  local stop = socket.monotonic() + 1 -- those that go on regardless are left where they are
+  while self.count > 0 and socket.monotonic() < stop do self.reactor:turn(0.01) end
+  self.closed = true
+  self.reactor:close()
+end
+
+function Loop:close()
+  expect(self, Loop, 1, "close")
+  shut(self)
+  surface(self)
+  return true
+end
+
+function Loop:__close(e)
+  shut(self)
+  if e == nil then return surface(self) end
+  for _, task in ipairs(self.failures) do -- only one error can go on
+    warn("socket.loop: error of a task lost in another: ", tostring(task.error))
+  end
+end
+
+function M.run(f, ...)
+  expect_callable(f, 1, "run")
+  local l <close> = M.new()
+  local task = l:spawn(f, ...)
+  task.joined = true
+  while not task.ending do
+    if stuck(l) then error("the tasks wait for something that no socket, timer or other task can bring", 2) end
+    l:round()
+  end
+  if task.ending == "done" then l:run() end
+  if task.ending ~= "done" then
+    local e = task.error
+    if type(e) == "string" and task.traceback then e = e .. "\n" .. task.traceback end
+    error(e, 0)
+  end
+  return table.unpack(task.results, 1, task.results.n)
+end
+
+---------------------------------------------------------------- inside tasks
+
+function M.spawn(f, ...)
+  expect_callable(f, 1, "spawn")
+  return new_task(here("spawn").loop, nil, f, ...)
+end
+
+local function timed(task, alarm, state, ok, ...)
+  alarm:cancel()
+  state.over = true
+  if state.thrown then task.loop.reactor:retract(task.co, state.thrown) end
+  if ok then return ... end
+  local e = ...
+  if state.thrown and rawequal(e, state.thrown) then raise_timeout "timeout" end
+  if task.traceback then task.cause = {error = e, traceback = task.traceback} end
+  error(e, 0)
+end
+
+function M.timeout(seconds, f, ...)
+  local task = here "timeout"
+  expect_callable(f, 2, "timeout")
+  local state = {}
+  local alarm = task.loop.reactor:after(seconds, function()
+    if state.over or task.ending then return end
+    state.thrown = reactor.cancel()
+    task.loop.reactor:throw(task.co, state.thrown)
+  end)
+  return timed(task, alarm, state, xpcall(f, handler, ...))
+end
+
+function M.wrap(f)
+  local co = coroutine.create(f)
+  local function results(ok, ...)
+    if not ok then
+      coroutine.close(co)
+      error((...), 0)
+    end
+    return ...
+  end
+  return function(...) return results(reactor.resume(co, ...)) end
+end
+
+---------------------------------------------------------------- groups
+
+-- Members that have not ended are the keys of `members`.
+local function new_group(options)
+  if options ~= nil and type(options) ~= "table" then
+    error(("bad argument #1 to 'group' (table expected, got %s)"):format(type(options)), 3)
+  end
+  for key in pairs(options or {}) do
+    if key ~= "limit" then error(("bad argument #1 to 'group' (unknown option '%s')"):format(tostring(key)), 3) end
+  end
+  local owner = here "group"
+  local limit = options and options.limit
+  if limit and not (math.type(limit) == "integer" and limit > 0) then
+    error("bad argument #1 to 'group' (limit must be an integer above 0)", 3)
+  end
+  return setmetatable({loop = owner.loop, owner = owner, members = {}, count = 0, limit = limit or math.huge,
+                       waiters = {}, room = {}}, Group)
+end
+
+function Group:ended(task)
+  self.members[task] = nil
+  self.count = self.count - 1
+  if task.ending == "failed" and not self.failed then
+    self.failed = task
+    self:cancel()
+    if not self.settling and not self.owner.ending then -- what the block itself does ends too
+      self.thrown = reactor.cancel()
+      self.loop.reactor:throw(self.owner.co, self.thrown)
+    end
+  end
+  wake_one(self.room)
+  if self.count == 0 then wake_all(self.waiters) end
+end
+
+function Group:spawn(f, ...)
+  expect(self, Group, 1, "spawn")
+  expect_callable(f, 1, "spawn")
+  while self.count >= self.limit and not self.failed do
+    local woken, e, note_woken = wait_in(self.room)
+    if e then
+      if note_woken then wake_one(self.room) end
+      error(e, 0)
+    end
+    assert(woken)
+  end
+  if self.failed then pass_on(self.failed) end
+  if self.over then error("the group has ended", 2) end
+  local task = new_task(self.loop, self, f, ...)
+  self.members[task] = true
+  self.count = self.count + 1
+  return task
+end
+
+function Group:cancel()
+  expect(self, Group, 1, "cancel")
+  local tasks = {}
+  for task in pairs(self.members) do tasks[#tasks + 1] = task end
+  for _, task in ipairs(tasks) do
+    if task ~= current() then task:cancel() end
+  end
+end
+
+-- Waits for all; an error that comes meanwhile cancels them, and is returned when they have ended.
+local function settle(self)
+  local err
+  self.settling = true
+  if self.thrown then self.loop.reactor:retract(self.owner.co, self.thrown) end
+  while self.count > 0 do
+    local _, e = wait_in(self.waiters)
+    if e then
+      err = err or {e}
+      self:cancel()
+    end
+  end
+  self.settling = nil
+  return err
+end
+
+function Group:join()
+  expect(self, Group, 1, "join")
+  local err = settle(self)
+  if self.failed then pass_on(self.failed) end
+  if err then error(err[1], 0) end
+end
+
+function Group:__close(e)
+  if e ~= nil then self:cancel() end
+  local err = settle(self)
+  self.over = true
+  if e ~= nil and not (is_cancelled(e) and self.failed) then return end -- the block's own error goes on
+  if self.failed then pass_on(self.failed) end
+  if err then error(err[1], 0) end
+end
+
+function M.group(options, f)
+  if type(options) == "function" then options, f = nil, options end
+  local group = new_group(options)
+  if f == nil then return group end
+  expect_callable(f, 2, "group")
+  local g <close> = group
+  return f(g)
+end
+
+---------------------------------------------------------------- between tasks
+
+function M.queue(limit)
+  if limit ~= nil and not (math.type(limit) == "integer" and limit > 0) then
+    error("bad argument #1 to 'queue' (limit must be an integer above 0)", 2)
+  end
+  return setmetatable({first = 1, last = 0, limit = limit or math.huge, getters = {}, putters = {}}, Queue)
+end
+
+function Queue:__len() return self.last - self.first + 1 end
+
+-- Waits in `list` while blocked(self); one who gives up after having been woken passes that on.
+local function await(self, list, blocked, timeout, op)
+  local deadline = timeout and socket.monotonic() + timeout
+  while blocked(self) do
+    local _, e, woken = wait_in(list, deadline and math.max(0, deadline - socket.monotonic()))
+    if e then
+      if woken then wake_one(list) end
+      error(e, 0)
+    end
+    if not woken and deadline and socket.monotonic() >= deadline and blocked(self) then raise_timeout(op) end
+  end
+end
+
+local function full(q) return not q.closed and #q >= q.limit end
+local function empty(q) return not q.closed and #q == 0 end
+
+function Queue:put(v, timeout)
+  expect(self, Queue, 1, "put")
+  if v == nil then error("bad argument #1 to 'put' (value expected)", 2) end
+  if full(self) then await(self, self.putters, full, timeout, "put") end
+  if self.closed then error("the queue is closed", 2) end
+  self.last = self.last + 1
+  self[self.last] = v
+  wake_one(self.getters)
+  return self
+end
+
+function Queue:get(timeout)
+  expect(self, Queue, 1, "get")
+  if empty(self) then await(self, self.getters, empty, timeout, "get") end
+  if #self == 0 then return nil end
+  local v = self[self.first]
+  self[self.first] = nil
+  self.first = self.first + 1
+  wake_one(self.putters)
+  return v
+end
+
+function Queue:close()
+  expect(self, Queue, 1, "close")
+  self.closed = true
+  wake_all(self.getters)
+  wake_all(self.putters)
+  return true
+end
+
+function M.event() return setmetatable({on = false, waiters = {}}, Event) end
+
+function Event:set()
+  self.on = true
+  wake_all(self.waiters)
+end
+
+function Event:clear() self.on = false end
+function Event:isset() return self.on end
+
+function Event:wait(timeout)
+  expect(self, Event, 1, "wait")
+  if self.on then return true end
+  local woken, e = wait_in(self.waiters, timeout)
+  if e then error(e, 0) end
+  return woken
+end
+
+return M
