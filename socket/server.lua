@@ -160,8 +160,7 @@ end
 -- May who calls wait for the end? Not if the server waits for who calls, and not where waiting holds up the thread.
 function Run:can_wait()
   if not coroutine.isyieldable() or coroutine.status(self.coroutine) ~= "suspended" then return false end
-  local loop = self.connections and require "socket.loop"
-  return not (loop and self.connections[loop.current()])
+  return not self.tasks or not self.tasks[require "socket.loop".current()]
 end
 
 ---------------------------------------------------------------- BaseServer
@@ -235,11 +234,13 @@ function BaseServer:handle_request()
   return false
 end
 
--- Ends serve_forever, or the next one if none is running, and waits for its end where that is possible.
-function BaseServer:shutdown()
+-- Ends serve_forever, or the next one if none is running, and waits for its end where that is possible. Requests in
+-- tasks of their own have this many seconds to end.
+function BaseServer:shutdown(seconds)
   local run = self._run
   self.stopping = true
   if run then
+    if seconds then run.deadline = socket.monotonic() + seconds end
     run.stop()
     if run:can_wait() then
       local s <close> = run:pair()
@@ -356,6 +357,158 @@ UDPServer.close_request = nothing
 local UNIX = {address_family = socket.AF_UNIX, allow_reuse_address = false}
 M.UnixStreamServer = TCPServer:extend(UNIX, {__name = "UnixStreamServer"})
 M.UnixDatagramServer = UDPServer:extend(UNIX, {__name = "UnixDatagramServer"})
+
+---------------------------------------------------------------- a task for each request
+
+-- A connection that a task serves, or shall serve.
+local Connection = {}
+Connection.__index = Connection
+
+-- At the end of its task, and of one that was cancelled before it began.
+function Connection:__close()
+  local run = self.run
+  if not run.tasks[self.task] then return end
+  run.tasks[self.task] = nil
+  run.server.connections = run.server.connections - 1
+  run.changed:set()
+  run.room:set()
+end
+
+-- An idle one is told that the stream has ended.
+function Connection:hush()
+  if self.request.try_shutdown then self.request:try_shutdown(socket.SHUT_RD) end
+end
+
+-- Cancels its task; one that had not begun never will.
+function Connection:cancel()
+  self.task:cancel()
+  if not self.begun then
+    local _ <close> = self
+    self.run.server:shutdown_request(self.request)
+  end
+end
+
+local function serve_connection(connection, client_address)
+  local _ <close> = connection
+  connection.begun = true
+  attend(connection.run.server, connection.request, client_address)
+end
+
+local function list(tasks)
+  local connections = {}
+  for _, connection in pairs(tasks) do
+    if connection ~= true then connections[#connections + 1] = connection end
+  end
+  return connections
+end
+
+local BURST = 32 -- connections taken before others have their turn
+
+local function accept_all(self, run)
+  local loop = require "socket.loop"
+  while self:fileno() >= 0 do
+    while self.connections >= self.max_connections do
+      run.room:clear()
+      run.room:wait()
+    end
+    local ok, e = pcall(loop.wait, self.socket or self, "r")
+    if not ok and self:fileno() >= 0 then error(e, 0) end
+    local n = 0
+    while ok and n < BURST and self.connections < self.max_connections and take(self) do n = n + 1 end
+    if n == BURST then socket.sleep(1e-6) end
+  end
+  run.stop()
+end
+
+local function act(self, interval)
+  while true do
+    socket.sleep(interval)
+    self:service_actions()
+  end
+end
+
+-- Waits until the connections have ended, and cancels those that take too long, again and again if they go on.
+local function drain(self, run)
+  run.deadline = run.deadline or socket.monotonic() + self.stop_timeout
+  for _, connection in ipairs(list(run.tasks)) do
+    if connection.idle then connection:hush() end
+  end
+  while self.connections > 0 do
+    local left = run.deadline - socket.monotonic()
+    if left <= 0 then
+      for _, connection in ipairs(list(run.tasks)) do connection:cancel() end
+      left = 0.1
+    end
+    run.changed:clear()
+    if self.connections > 0 then run.changed:wait(left < math.huge and left or nil) end
+  end
+end
+
+local function serve(self, poll_interval)
+  local loop = require "socket.loop"
+  local run <close> = begin(self)
+  local stop = loop.event()
+  run.tasks, run.room, run.changed = {}, loop.event(), loop.event()
+  self.connections = 0
+  function run.stop()
+    stop:set()
+    run.changed:set()
+  end
+  -- What was accepted and never begun, because the group was cancelled.
+  local _ <close> = setmetatable({}, {__close = function()
+    run.group = nil
+    for _, connection in ipairs(list(run.tasks)) do connection:cancel() end
+  end})
+  loop.group(function(group)
+    run.group = group
+    local accepting = group:spawn(accept_all, self, run)
+    local acting = self.service_actions ~= nothing and group:spawn(act, self, poll_interval or 0.5)
+    run.tasks[accepting] = true
+    if acting then run.tasks[acting] = true end
+    if not self.stopping then stop:wait() end
+    accepting:cancel()
+    if acting then acting:cancel() end
+    drain(self, run)
+  end)
+  return self
+end
+
+local TaskMixIn = {max_connections = 1000, idle_timeout = 60, stop_timeout = 10, connections = 0}
+M.TaskMixIn = TaskMixIn
+
+-- In a task; elsewhere with a loop of its own.
+function TaskMixIn:serve_forever(poll_interval)
+  local loop = require "socket.loop"
+  if loop.current() then return serve(self, poll_interval) end
+  return loop.run(serve, self, poll_interval)
+end
+
+-- Outside of serve_forever there is nobody to look after a task.
+function TaskMixIn:process_request(request, client_address)
+  local run = self._run
+  if not (run and run.group) then return attend(self, request, client_address) end
+  local connection = setmetatable({run = run, request = request}, Connection)
+  connection.task = run.group:spawn(serve_connection, connection, client_address)
+  run.tasks[connection.task] = connection
+  self.connections = self.connections + 1
+end
+
+local Idle = {__close = function(self) self.connection.idle = nil end}
+
+function TaskMixIn:idle(f, ...)
+  local run = self._run
+  local connection = run and run.tasks[require "socket.loop".current()]
+  if not connection or connection == true then return f(...) end
+  local _ <close> = setmetatable({connection = connection}, Idle)
+  connection.idle = true
+  if self.stopping then connection:hush() end
+  return f(...)
+end
+
+M.TaskTCPServer = TCPServer:extend(TaskMixIn, {__name = "TaskTCPServer"})
+M.TaskUDPServer = UDPServer:extend(TaskMixIn, {__name = "TaskUDPServer"})
+M.TaskUnixStreamServer = M.UnixStreamServer:extend(TaskMixIn, {__name = "TaskUnixStreamServer"})
+M.TaskUnixDatagramServer = M.UnixDatagramServer:extend(TaskMixIn, {__name = "TaskUnixDatagramServer"})
 
 ---------------------------------------------------------------- handlers
 

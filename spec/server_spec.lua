@@ -521,6 +521,7 @@ describe("a stream handler", function()
     local taken
     local s, errors = handler {handle = function(self) self.request:close() end}
     assert.equal("", ask(s, ""))
+    assert.same({}, errors)
     s, errors = tcp(function(request) taken = request:detach() end)
     local c = connect(s)
     s:handle_request()
