@@ -63,7 +63,7 @@ CPPFLAGS   += $(TLS_CFLAGS)
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: all tls demo test check bench coverage sanitize tsan helgrind valgrind format install \
-	uninstall clean help specs objects host allocfail allocfail-host asan-lua fuzz core-sources core-flags
+	uninstall clean help kqueue specs objects host allocfail allocfail-host asan-lua fuzz core-sources core-flags
 # A person's own Lua settings must not reach the specs.
 unexport LUA_PATH_5_4 LUA_CPATH_5_4 LUA_INIT LUA_INIT_5_4
 
@@ -155,6 +155,16 @@ fuzz: asan-lua ## random calls with random arguments, under ASan and UBSan (FIRS
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	LUA_PATH='$(CURDIR)/?.lua;;' LUA_CPATH='$(CURDIR)/build/asan/?.so;;' \
 	LSOCKET_LUA='$(CURDIR)/build/asan/lua' $(LUA) spec/host/fuzz.lua $(FIRST) $(SEEDS)
+
+# The code for kqueue(2), on a stand-in; see spec/host/kqueue.
+KQUEUE_SPEC = spec/select_spec.lua spec/reactor_spec.lua spec/loop_spec.lua spec/connect_spec.lua
+kqueue: ## specs of what waits for many sockets, with the code for BSD and macOS
+	$(bootstrap) build test
+	@mkdir -p build/kqueue
+	@$(CC) -O1 -g -fPIC -Ispec/host/kqueue -c -o build/kqueue/kqueue.o spec/host/kqueue/kqueue.c
+	@$(quiet) BUILD=build/kqueue SO=build/kqueue/socket.so CPPFLAGS='-DLSOCK_USE_KQUEUE -Ispec/host/kqueue' \
+		LDFLAGS='$(LDFLAGS) build/kqueue/kqueue.o' -s all
+	@$(quiet) SO=build/kqueue/socket.so SPEC='$(wildcard $(KQUEUE_SPEC))' specs
 
 # Two Lua states in two threads; see spec/host/tsan_states.c.
 STATES = spec/host/tsan_states.c

@@ -573,12 +573,14 @@ static inline void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, l
   lsock_op_init(op, core, name, step, LSOCK_RD);
 }
 
-/* lsock_drive; a blocking socket's first attempt, mostly its last, needs nothing of the driver. */
+/* lsock_drive; the first attempt of a socket that blocks, or never waits, is mostly its last and needs nothing of the driver. */
 static inline int lsock_run(lua_State *L, lsock_Op *op) {
-  lsock_Sock *s = op->s;
-  if (lsock_likely(s && s->fd != LSOCK_NOFD && op->timeout < 0 && !op->core->hook && !(s->nonblocking | s->closing))) {
+  const lsock_Sock *s = op->s;
+  if (lsock_likely(s && s->fd != LSOCK_NOFD && op->timeout <= 0 && !s->closing &&
+                   (op->timeout == 0 || !(op->core->hook | s->nonblocking)))) {
     int r;
     op->deadline = INT64_MAX;
+    op->nowait = op->timeout == 0;
     r = op->step(L, op);
     return lsock_likely(r >= 0) ? r : lsock_go_on(L, op, r);
   }

@@ -235,7 +235,16 @@ static Task *task_here(lua_State *L, const lsock_Core *core) {
 
 lsock_Op *lsock_reactor_op(lua_State *L, lsock_Core *core) {
   Task *t = task_here(L, core);
-  return t ? &t->op : NULL;
+  if (t->co == L) return &t->op;
+  luaL_checkstack(L, 5, "task"); /* a coroutine below it holds on to it: a script may resume that by itself later */
+  push_active(L);
+  lua_getiuservalue(L, -1, UV_TASKS);
+  lua_pushthread(t->co);
+  lua_xmove(t->co, L, 1);
+  lua_rawget(L, -2);
+  lua_replace(L, -3);
+  lua_pop(L, 1);
+  return &t->op;
 }
 
 int lsock_reactor_turn(lua_State *L, lsock_Core *core) {
@@ -337,16 +346,25 @@ static void ended(lua_State *L, Reactor *r, int owner, Task *t, int status, int 
   lua_call(L, nres + 2, 0);
 }
 
+/* May it be resumed? Somebody else may have resumed or closed it: 0, or < 0. */
+static int suspended(lua_State *co) {
+  lua_Debug ar;
+  if (lua_status(co) == LUA_YIELD) return 1;
+  if (lua_status(co) != LUA_OK) return -1;
+  return lua_getstack(co, 0, &ar) ? 0 : lua_gettop(co) > 0 ? 1 : -1;
+}
+
 static void run_task(lua_State *L, Reactor *r, int owner, Task *t) {
   Task *before = r->running;
-  int status, nres = 0;
+  int status, nres = 0, there = suspended(t->co);
   int nargs = t->nargs;
   t->nargs = 0;
   t->state = RUNNING;
   t->share = SHARE;
   t->leaf = t->co;
+  if (there == 0) return; /* it belongs to somebody else now */
   r->running = t;
-  status = lua_resume(t->co, L, nargs, &nres);
+  status = lua_resume(t->co, L, nargs, &nres); /* "cannot resume dead coroutine" is an error like others */
   r->running = before;
   if (status != LUA_YIELD)
     ended(L, r, owner, t, status, nres);
@@ -513,10 +531,11 @@ static int r_turn(lua_State *L) {
 
 static int nested_end(lua_State *L) {
   Task *t = lua_touserdata(L, 1);
-  if (t && lua_rawlen(L, 1) == sizeof *t && t->state == WAITING) {
-    unwait(t);
-    t->state = ENDED;
-  }
+  if (!t || lua_rawlen(L, 1) != sizeof *t || t->co || t->state == ENDED) return 0;
+  unwait(t);
+  t->state = ENDED;
+  t->r->nested -= t->share;
+  t->share = 0;
   return 0;
 }
 
@@ -561,12 +580,11 @@ int lsock_reactor_nested(lua_State *L, lsock_Op *op, int64_t ns) {
   answer = op->w ? wait_for(L, t, op) : LSOCK_R_YIELD;
   if (answer == LSOCK_R_YIELD) {
     t->state = WAITING;
+    t->share = 1;
     r->nested++;
     answer = nested_rounds(L, r, t, owner);
-    r->nested--;
-  } else
-    lsock_timer_clear(&r->timers, &t->timer);
-  lua_settop(L, mine); /* which stays, to be closed at the end of the function that waits */
+  }
+  lua_settop(L, mine - 1); /* nested_end */
   return answer;
 }
 
@@ -584,7 +602,18 @@ static Task *find_task(lua_State *L, int arg) {
   return t;
 }
 
-/* r:add(co, ...): the coroutine begins in the next round, with these arguments */
+static int task_done(lua_State *L, int status, lua_KContext ctx) {
+  (void)status, (void)ctx;
+  return lua_gettop(L);
+}
+
+/* The function a task's coroutine runs: its upvalue keeps the Task for as long as anybody can resume that. */
+static int task_main(lua_State *L) {
+  lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, task_done);
+  return task_done(L, LUA_OK, 0);
+}
+
+/* r:add(co, ...): the coroutine, new and with its function, begins in the next round, with these arguments */
 static int r_add(lua_State *L) {
   Reactor *r = check_open(L);
   lua_State *co;
@@ -603,7 +632,11 @@ static int r_add(lua_State *L) {
   t->r = r;
   t->co = co;
   t->fd = LSOCK_NOFD;
-  t->nargs = n;
+  t->nargs = n + 1;
+  lua_pushvalue(L, -1);
+  lua_pushcclosure(L, task_main, 1);
+  lua_xmove(L, co, 1);
+  lua_insert(co, 1);
   lua_rawset(L, -3);
   lua_pop(L, 1);
   lua_xmove(L, co, n);

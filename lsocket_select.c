@@ -371,15 +371,14 @@ static int wait_poll(lua_State *L, Selector *sel, int64_t ns) {
   return r;
 }
 
-/* Iterator of select: selector -> key, events */
+/* Iterator of select: selector -> key, events; upvalue 2 has the keys */
 static int sel_next(lua_State *L) {
   Selector *sel = check_selector(L);
   while (sel->pos < sel->nready) {
     const lsock_Event *ev = &sel->ready[sel->pos++];
     const Slot *slot = ev->fd < sel->nslots ? &sel->slots[ev->fd] : NULL;
     if (!slot || slot->at != sel->pos || !(slot->events & ev->events)) continue; /* no longer registered so */
-    lua_getiuservalue(L, 1, UV_KEYS);
-    lua_rawgeti(L, -1, ev->fd);
+    lua_rawgeti(L, lua_upvalueindex(2), ev->fd);
     lua_pushinteger(L, slot->events & ev->events);
     return 2;
   }
@@ -389,7 +388,8 @@ static int sel_next(lua_State *L) {
 static int push_ready(lua_State *L, lsock_Op *op) {
   (void)op;
   lua_pushvalue(L, LSOCK_UP_CORE);
-  lua_pushcclosure(L, sel_next, 1);
+  lua_getiuservalue(L, 1, UV_KEYS);
+  lua_pushcclosure(L, sel_next, 2);
   lua_pushvalue(L, 1);
   return 2;
 }

@@ -138,7 +138,8 @@ static int push_chain(lua_State *L, STACK_OF(X509) * chain, X509 *first) {
 /* s:get_verified_chain() -> list of DER certificates from the peer's to the root; empty if none was verified */
 static int tls_verified_chain(lua_State *L) {
   const SSL *ssl = check_open(L);
-  return push_chain(L, ssl ? SSL_get0_verified_chain(ssl) : NULL, NULL);
+  int verified = ssl && SSL_get_verify_mode(ssl) & SSL_VERIFY_PEER && SSL_get_verify_result(ssl) == X509_V_OK;
+  return push_chain(L, verified ? SSL_get0_verified_chain(ssl) : NULL, NULL); /* it has one even of a failure */
 }
 
 /* s:get_unverified_chain() -> list of DER certificates as the peer sent them */

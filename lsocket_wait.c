@@ -9,6 +9,7 @@
 #include "lsocket_int.h"
 
 #include <math.h>
+#include <string.h>
 
 #define FOREVER INT64_MAX
 #define NS_PER_MS INT64_C(1000000)
@@ -177,6 +178,8 @@ static int poll_wait(lua_State *L, lsock_Op *op) {
 static int answered(lua_State *L, lsock_Op *op) {
   int nothing_said = lua_isnoneornil(L, -1);
   int ready = lua_toboolean(L, -1);
+  int64_t left = ready ? 0 : remaining(op);
+  if (left > 0 && left < LSOCK_RETRY) ready = 1; /* clocks differ: it is asked again, for a timeout is never early */
   lua_pop(L, 1);
   op->w->waiting &= (unsigned char)~op->mark;
   op->mark = 0;
@@ -234,11 +237,11 @@ static int reactor_resumed(lua_State *L, int status, lua_KContext ctx) {
   return drive(L, op, reactor_answered(L, op, lsock_reactor_answer(L)));
 }
 
-/* Yields to the reactor; the task keeps the operation meanwhile. */
+/* Yields to the reactor; the task keeps the operation meanwhile. One that receives has no address yet. */
 static int reactor_yield(lua_State *L, lsock_Op *op) {
   lsock_Op *kept = lsock_reactor_op(L, op->core);
   op->wfd = op->w ? op->w->fd : LSOCK_NOFD;
-  if (kept != op) *kept = *op;
+  if (kept != op) memcpy(kept, op, op->dir == LSOCK_RD && !op->job ? offsetof(lsock_Op, addr) : sizeof *op);
   return lua_yieldk(L, 0, (lua_KContext)kept, reactor_resumed);
 }
 

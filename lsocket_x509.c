@@ -62,10 +62,10 @@ static void push_string(lua_State *L, const ASN1_STRING *s) {
   lua_pushlstring(L, (const char *)p, (size_t)ASN1_STRING_length(s));
 }
 
-static void push_object(lua_State *L, const ASN1_OBJECT *o, int numeric) {
+static void push_object(lua_State *L, const ASN1_OBJECT *o) {
   char buf[128];
   int nid = OBJ_obj2nid(o);
-  if (!numeric && nid != NID_undef)
+  if (nid != NID_undef)
     lua_pushstring(L, OBJ_nid2ln(nid));
   else {
     int n = OBJ_obj2txt(buf, sizeof buf, o, 1);
@@ -88,7 +88,7 @@ static void push_name(lua_State *L, Work *w, const X509_NAME *name) {
     }
     lua_rawgeti(L, list, (lua_Integer)lua_rawlen(L, list));
     lua_createtable(L, 2, 0);
-    push_object(L, X509_NAME_ENTRY_get_object(e), 0);
+    push_object(L, X509_NAME_ENTRY_get_object(e));
     lua_rawseti(L, -2, 1);
     OPENSSL_free(w->bytes);
     w->bytes = NULL;
@@ -109,6 +109,19 @@ static void push_ip(lua_State *L, const ASN1_OCTET_STRING *ip) {
     lua_pushstring(L, buf);
   else
     lua_pushliteral(L, "<invalid>");
+}
+
+/* "key:value" on top becomes {key, value}. */
+static void push_printed(lua_State *L) {
+  size_t n;
+  const char *text = lua_tolstring(L, -1, &n), *colon = memchr(text, ':', n);
+  size_t key = colon ? (size_t)(colon - text) : n;
+  lua_createtable(L, 2, 0);
+  lua_pushlstring(L, text, key);
+  lua_rawseti(L, -2, 1);
+  lua_pushstring(L, key < n ? text + key + 1 : "");
+  lua_rawseti(L, -2, 2);
+  lua_remove(L, -2);
 }
 
 static void push_general_name(lua_State *L, Work *w, const GENERAL_NAME *g) {
@@ -133,17 +146,10 @@ static void push_general_name(lua_State *L, Work *w, const GENERAL_NAME *g) {
       push_ip(L, g->d.iPAddress);
       push_pair(L, "IP Address");
       break;
-    case GEN_RID:
-      push_object(L, g->d.registeredID, 1);
-      push_pair(L, "Registered ID");
-      break;
-    case GEN_OTHERNAME:
-      lua_pushliteral(L, "<unsupported>");
-      push_pair(L, "othername");
-      break;
-    default:
-      lua_pushliteral(L, "<unsupported>");
-      push_pair(L, g->type == GEN_X400 ? "X400 Name" : "EDI Party Name");
+    default: /* OpenSSL's text, "kind:value", as in Python */
+      GENERAL_NAME_print(w->text, (GENERAL_NAME *)(uintptr_t)g);
+      push_text(L, w);
+      push_printed(L);
       break;
   }
 }

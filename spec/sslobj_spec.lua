@@ -1,4 +1,4 @@
--- TLS over memory: SSLObject, MemoryBIO; and certificates in their decoded form.
+-- TLS over memory: SSLObject, MemoryBIO.
 
 require "spec.helper"
 local certs = require "spec.support.certs"
@@ -77,22 +77,5 @@ describe("MemoryBIO", function()
     assert.is_true(b.eof)
     assert.is_nil(b:read())
     assert.is_false((pcall(b.write, b, "x")))
-  end)
-end)
-
-describe("getpeercert", function()
-  it("decodes names of every kind, as Python does", function()
-    local c = objects "everything"
-    local cert = c:getpeercert()
-    assert.same({{"DNS", "a.test"}, {"email", "me@example.test"}, {"URI", "https://a.test/x"},
-      {"IP Address", "10.0.0.1"}, {"IP Address", "fe80::1"}, {"Registered ID", "1.2.3.4"},
-      {"DirName", {{{"organizationName", "In a directory"}}}}, {"othername", "<unsupported>"}}, cert.subjectAltName)
-    assert.same({"http://ocsp.test/"}, cert.OCSP)
-    assert.same({"http://ca.test/ca.pem"}, cert.caIssuers)
-    assert.same({"http://crl.test/crl.pem"}, cert.crlDistributionPoints)
-    assert.same({{{"commonName", "Test root"}}}, cert.issuer)
-    assert.equal(3, cert.version)
-    assert.matches("^%x+$", cert.serialNumber)
-    assert.is_true(ssl.cert_time_to_seconds(cert.notAfter) - ssl.cert_time_to_seconds(cert.notBefore) == 30 * 86400)
   end)
 end)

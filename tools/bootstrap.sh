@@ -5,8 +5,8 @@
 set -eu
 LUA=${LUA:-lua5.4}
 
-# The group `peers` is for CI only: Debian starts this server as a service, which no test should do to a person's
-# machine; the specs that talk to it are pending where it is not.
+# The group `peers` is for CI only: Debian starts these servers as services, which no test should do to a person's
+# machine; the specs that talk to them are pending where they are not.
 #
 # nginx is for `make demo`, and is not installed: only its program is taken out of Debian's package, into build/, so
 # that no service is started, no user made and no file written elsewhere. `make clean` removes it.
@@ -32,6 +32,7 @@ test      cmd:curl            curl
 test      cmd:ip              iproute2
 test      cmd:ps              procps
 test      cmd:openssl         openssl
+test      cmd:gnutls-serv     gnutls-bin
 test      cmd:strace          strace
 test      cmd:unshare         util-linux
 test      file:/etc/services  netbase
@@ -49,6 +50,7 @@ check     cmd:luacheck        lua-check
 check     cmd:luarocks        luarocks
 check     cmd:size            binutils
 peers     cmd:redis-server    redis-server
+peers     cmd:nginx           nginx
 coverage  cmd:gcc             gcc
 coverage  cmd:gcovr           gcovr
 valgrind  cmd:valgrind        valgrind

@@ -12,7 +12,7 @@ only=" $* "
 logs=build/check
 mkdir -p $logs
 sources=$($MAKE core-sources) && flags=$($MAKE core-flags) || exit 1
-formatted=$(ls lsocket*.[ch] spec/host/*.[ch] 2>/dev/null)
+formatted=$(ls lsocket*.[ch] spec/host/*.[ch] spec/host/kqueue/*.c 2>/dev/null)
 failures=0
 
 # step name description command...
@@ -81,6 +81,7 @@ step docs     "the documents agree with the code"   "$LUA" tools/check_docs.lua
 step rock     "LuaRocks: lint, make, run an example" sh tools/check_rock.sh
 step asan     "specs under ASan and UBSan"          $MAKE sanitize
 step alloc    "each 3rd allocation failing"         $MAKE allocfail EVERY=3
+step kqueue   "waiting specs on kqueue, a stand-in"  $MAKE kqueue
 step tsan     "two states in two threads under TSan" $MAKE tsan
 
 [ $failures = 0 ] || { echo "$failures of the steps above failed"; exit 1; }
