@@ -30,16 +30,17 @@ build = {
       -- Checked by tools/check_rock.sh to be the files the Makefile compiles.
       sources = {
         "lsocket.c", "lsocket_addr.c", "lsocket_buf.c", "lsocket_connect.c", "lsocket_const.c",
-        "lsocket_err.c", "lsocket_family.c", "lsocket_file.c", "lsocket_host.c", "lsocket_inet.c", "lsocket_io.c",
-        "lsocket_msg.c", "lsocket_opt.c", "lsocket_policy.c", "lsocket_posix.c", "lsocket_resolve.c",
-        "lsocket_sendfile.c", "lsocket_wait.c",
+        "lsocket_err.c", "lsocket_family.c", "lsocket_file.c", "lsocket_host.c", "lsocket_inet.c",
+        "lsocket_io.c", "lsocket_msg.c", "lsocket_opt.c", "lsocket_policy.c", "lsocket_poller.c",
+        "lsocket_posix.c", "lsocket_reactor.c", "lsocket_resolve.c", "lsocket_select.c",
+        "lsocket_sendfile.c", "lsocket_timer.c", "lsocket_wait.c",
       },
       libraries = {"pthread", "m"},
     },
     ["socket.ssl"] = {
       sources = {
-        "lsocket_ssl.c", "lsocket_sslctx.c", "lsocket_sslerr.c", "lsocket_sslobj.c", "lsocket_sslsock.c",
-        "lsocket_x509.c",
+        "lsocket_ssl.c", "lsocket_sslctx.c", "lsocket_sslerr.c", "lsocket_sslobj.c",
+        "lsocket_sslpsk.c", "lsocket_sslsock.c", "lsocket_x509.c",
       },
       libraries = {"ssl", "crypto"},
       incdirs = {"$(OPENSSL_INCDIR)", "$(CRYPTO_INCDIR)"},
@@ -50,7 +51,10 @@ build = {
     linux = {modules = {socket = {libraries = {"pthread", "m", "dl"}}}},
   },
   install = {
-    -- The loader, which keeps another socket.lua from being found first.
-    lua = {socket = "socket.lua"},
+    lua = {
+      socket = "socket.lua", -- the loader, which keeps another socket.lua from being found first
+      ["socket.loop"] = "socket/loop.lua",
+      ["socket.server"] = "socket/server.lua",
+    },
   },
 }

@@ -29,6 +29,7 @@ typedef struct File {
   lsock_Sock *s; /* NULL when closed */
   Bytes in, out;
   size_t size;   /* of new buffers */
+  size_t limit;  /* the longest line, numeral or rest of a stream that may be read */
   unsigned turn; /* counts what was taken out of `in`, to notice that somebody else did */
   int readable, writable;
   Buffering buffering;
@@ -109,7 +110,8 @@ static void file_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step ste
 ** has looked at, op->state is that format's number; op->slot is the stack index of the first of op->formats. The results
 ** of several formats wait in as many places after the socket's.
 */
-enum { FOUND, MISSING, ENDED }; /* a format's outcome: one value pushed, needs more bytes, no bytes and never will be */
+/* A format's outcome: one value pushed, needs more bytes, no bytes and never will be, beyond the limit. */
+enum { FOUND, MISSING, ENDED, EXCEEDED };
 
 enum { MAYBE, NOTHING, SOMETHING }; /* what follows the bytes in `in` */
 
@@ -153,10 +155,12 @@ static int scan_line(lua_State *L, lsock_Op *op, File *f, int keep_end, int next
   const char *nl = n > op->len ? memchr(p + op->len, '\n', n - op->len) : NULL;
   if (nl) {
     size_t len = (size_t)(nl - p);
+    if (len > f->limit) return EXCEEDED;
     lua_pushlstring(L, p, len + (keep_end ? 1 : 0));
     op->done += len + 1;
     return FOUND;
   }
+  if (n > f->limit) return EXCEEDED;
   op->len = n;
   if (next != NOTHING) return MISSING;
   if (n == 0) return ENDED;
@@ -167,6 +171,7 @@ static int scan_line(lua_State *L, lsock_Op *op, File *f, int keep_end, int next
 
 static int scan_all(lua_State *L, lsock_Op *op, File *f, int next) {
   size_t n = waiting(&f->in) - op->done;
+  if (n > f->limit) return EXCEEDED;
   if (next != NOTHING) return MISSING;
   lua_pushlstring(L, f->in.p + f->in.from + op->done, n);
   op->done += n;
@@ -244,6 +249,7 @@ static int scan_number(lua_State *L, lsock_Op *op, File *f, int next) {
     accept_digits(&u, 0);
   }
   peek(&u); /* the byte that ends it */
+  if (u.at > f->limit) return EXCEEDED;
   if (u.short_of && next != NOTHING) return MISSING;
   op->done += u.at;
   u.text[u.len] = '\0';
@@ -323,6 +329,11 @@ static int step_read(lua_State *L, lsock_Op *op) {
       if (next < 0) return next;
       continue;
     }
+    if (r == EXCEEDED) {
+      op->err = EMSGSIZE;
+      op->msg = "longer than the file's limit";
+      return LSOCK_FAIL;
+    }
     if (r == ENDED) lua_pushnil(L);
     if (op->turn != f->turn) {
       lua_pop(L, 1);
@@ -342,7 +353,7 @@ static int quick_line(lua_State *L, File *f) {
   unsigned turn = f->turn;
   const char *p = f->in.p + f->in.from;
   const char *nl = waiting(&f->in) > 0 && f->s->fd != LSOCK_NOFD ? memchr(p, '\n', waiting(&f->in)) : NULL;
-  if (!nl) return 0;
+  if (!nl || (size_t)(nl - p) > f->limit) return 0;
   lua_pushlstring(L, p, (size_t)(nl - p));
   if (f->turn != turn) { /* a finalizer read it */
     lua_pop(L, 1);
@@ -621,6 +632,19 @@ static int file_setvbuf(lua_State *L) {
   return 1;
 }
 
+/* f:setlimit(bytes | nil) -> f; the longest line, numeral or rest of the stream that reads take: EMSGSIZE beyond */
+static int file_setlimit(lua_State *L) {
+  File *f = check_file(L, 1);
+  lua_Integer n;
+  luaL_checkany(L, 2);
+  n = luaL_optinteger(L, 2, SIZE_MAX_BUF);
+  luaL_argcheck(L, n >= 0, 2, "limit must not be negative");
+  if (!f->s) return unusable(L, "setlimit", "file is closed");
+  f->limit = (lua_Unsigned)n < SIZE_MAX_BUF ? (size_t)n : SIZE_MAX_BUF;
+  lua_settop(L, 1);
+  return 1;
+}
+
 /* f:seek(): always ESPIPE, a stream has no positions */
 static int file_seek(lua_State *L) {
   check_file(L, 1);
@@ -677,6 +701,7 @@ static int sock_makefile(lua_State *L) {
   f->seal = FILE_SEAL(core, f);
   parse_mode(L, 2, f);
   f->buffering = size == 0 ? NONE : size == 1 ? LINE : FULL;
+  f->limit = SIZE_MAX_BUF;
   f->size = size == 0 ? 1 : size <= 1 ? DEFAULT_SIZE : (size_t)size;
   if (core->receive_max && f->size > core->receive_max) f->size = core->receive_max;
   lua_pushvalue(L, 1);
@@ -691,10 +716,11 @@ static int sock_makefile(lua_State *L) {
 
 const lsock_Reg lsock_file_methods[] = {{"makefile", sock_makefile, 1}, {NULL, NULL, 0}};
 
-static const lsock_Reg file_methods[] = {
-    {"close", file_close, 1},     {"fileno", file_fileno, 0}, {"flush", file_flush, 1},
-    {"lines", file_lines, 0},     {"read", file_read, 1},     {"seek", file_seek, 1},
-    {"setvbuf", file_setvbuf, 1}, {"write", file_write, 1},   {NULL, NULL, 0}};
+static const lsock_Reg file_methods[] = {{"close", file_close, 1},       {"fileno", file_fileno, 0},
+                                         {"flush", file_flush, 1},       {"lines", file_lines, 0},
+                                         {"read", file_read, 1},         {"seek", file_seek, 1},
+                                         {"setlimit", file_setlimit, 1}, {"setvbuf", file_setvbuf, 1},
+                                         {"write", file_write, 1},       {NULL, NULL, 0}};
 
 static const lsock_Reg file_meta[] = {
     {"__close", file_scope, 0}, {"__gc", file_gc, 0}, {"__tostring", file_tostring, 0}, {NULL, NULL, 0}};

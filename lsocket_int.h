@@ -188,6 +188,9 @@ typedef struct lsock_Fail {
 /* Pushes the error object. */
 void lsock_pusherror(lua_State *L, const lsock_Fail *f);
 
+/* The error object on top, made for a Lua file of this library, comes from whoever called into that file. */
+void lsock_blamecaller(lua_State *L);
+
 /* Ends a function: raises the error, or returns nil and the error from the try_ form. */
 int lsock_fail(lua_State *L, const lsock_Fail *f);
 

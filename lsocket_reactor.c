@@ -966,15 +966,17 @@ static int mod_new(lua_State *L) {
   return 1;
 }
 
-/* reactor.timeout(op) raises socket.timeout; reactor.cancel(op) -> an error of the class `cancelled` */
+/* reactor.timeout(op) -> a socket.timeout error; reactor.cancel() -> an error of the class `cancelled` */
 static int mod_timeout(lua_State *L) {
-  static const char *const ops[] = {"timeout", "join", "put", "get", NULL};
+  static const char *const ops[] = {"loop.timeout", "join", "put", "get", NULL};
   lsock_Fail f = {0};
   f.cls = LSOCK_TIMEOUT;
   f.err = ETIMEDOUT;
   f.op = ops[luaL_checkoption(L, 1, NULL, ops)];
   f.msg = "timed out";
-  return lsock_fail(L, &f);
+  lsock_pusherror(L, &f);
+  lsock_blamecaller(L);
+  return 1;
 }
 
 static int mod_cancel(lua_State *L) {
@@ -983,7 +985,12 @@ static int mod_cancel(lua_State *L) {
   f.err = ECANCELED;
   f.op = "task";
   f.msg = "cancelled";
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "CANCELLED");
+  lua_setfield(L, -2, "code");
+  f.extra = lua_gettop(L);
   lsock_pusherror(L, &f);
+  lsock_blamecaller(L);
   return 1;
 }
 

@@ -2,9 +2,9 @@
 # run.sh: the benchmarks. This library beside plain C, LuaSocket and Python,
 # against the same peer process, in one run.
 #
-#   sh bench/run.sh [time] [syscalls] [instructions] [memory] [tls] [all] [--write]
+#   sh bench/run.sh [time] [syscalls] [instructions] [memory] [tls] [load] [all] [--write]
 #
-# Without a part named: all, in three to four minutes. --write also puts the
+# Without a part named: all, in a quarter of an hour. --write also puts the
 # report into bench/RESULTS.md. Build the library first (make bench does).
 # LUA, PYTHON and CC choose the programs.
 set -eu
@@ -16,6 +16,8 @@ mkdir -p $out
 LUA_CFLAGS=${LUA_CFLAGS:-$(pkg-config --cflags lua5.4 2>/dev/null || echo -I/usr/include/lua5.4)}
 $CC -O2 -o $out/peer bench/peer.c
 $CC -O2 -o $out/c_client bench/c_client.c
+$CC -O2 -o $out/load_client bench/load_client.c
+$CC -O2 -o $out/load_server bench/load_server.c
 # shellcheck disable=SC2086 # several flags, or none
 $CC -O2 -shared -fPIC $LUA_CFLAGS -o $out/bare.so bench/bare.c
 if [ -f socket/ssl.so ]; then

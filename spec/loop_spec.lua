@@ -75,7 +75,7 @@ describe("run", function()
     raises("is for tasks of a loop", loop.spawn, print)
     raises("is for tasks of a loop", loop.timeout, 1, print)
     raises("is for tasks of a loop", loop.group)
-    raises("only a task can wait", loop.queue().get, loop.queue())
+    raises("only a task", loop.queue().get, loop.queue())
   end)
 end)
 
@@ -757,6 +757,20 @@ describe("an event", function()
       assert.is_false(e:wait(0.001))
       assert.is_false(e:wait(0))
     end)
+  end)
+
+  it("wakes, or is given up by, many waiters in bounded time", function()
+    local start = now()
+    run(function()
+      local e, n, woken = loop.event(), 20000, 0
+      for i = 1, n do loop.spawn(function() if e:wait(i % 2 == 0 and 0.001 or nil) then woken = woken + 1 end end) end
+      socket.sleep(0.1)
+      e:set()
+      socket.sleep(0)
+      while loop.current().loop.count > 1 do coroutine.yield() end
+      assert.is_true(woken >= n / 2)
+    end)
+    assert.is_true(now() - start < 4)
   end)
 
   it("is set from outside, also when those who waited are gone", function()

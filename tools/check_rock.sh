@@ -26,6 +26,8 @@ mkdir -p build/rock/src
 for f in lsocket*.[ch] lsocket*.inc socket.lua $spec; do
   [ ! -e "$f" ] || cp -R "$f" build/rock/src/
 done
+mkdir build/rock/src/socket
+cp socket/*.lua build/rock/src/socket/
 tree=$PWD/build/rock/tree
 here=$PWD
 (cd build/rock/src && luarocks --lua-version=5.4 make --tree "$tree" $spec OPENSSL_LIBDIR="$(pkg-config --variable=libdir openssl)" \
@@ -35,7 +37,8 @@ here=$PWD
 export LUA_PATH="$tree/share/lua/5.4/?.lua" LUA_CPATH="$tree/lib/lua/5.4/?.so"
 unset LUA_PATH_5_4 LUA_CPATH_5_4 LUA_INIT LUA_INIT_5_4 || true
 cd build/rock
-"$LUA" -e 'local s = require "socket"; print("loaded", s._VERSION, s.ssl.OPENSSL_VERSION); assert(package.searchpath("socket", package.cpath))'
+"$LUA" -e 'local s = require "socket"; print("loaded", s._VERSION, s.ssl.OPENSSL_VERSION); assert(package.searchpath("socket", package.cpath))
+  for _, name in ipairs {"selectors", "loop", "server"} do require("socket." .. name) end'
 [ -e "$here/examples/echo_server.lua" ] || exit 0
 
 # The server takes a free port, says which, serves one client and ends.
