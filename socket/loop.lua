@@ -45,11 +45,14 @@ local function is_cancelled(e) return socket.iserror(e, M.cancelled) end
 
 ---------------------------------------------------------------- waiters
 
+-- In the main program, in coroutines that are no tasks, and below C functions such as table.sort.
+local NOT_HERE = "only a task can wait for this"
+
 -- A list of coroutines that have parked for the same thing. A note stands in it from the moment its task
 -- waits; whoever takes the note out wakes the task, and no note is taken for a task that gave up.
 local function wait_in(list, seconds, what)
   local co = running()
-  if not co then error(("%s has to wait here, and only a task of a loop can"):format(what), 0) end
+  if not co then error(("%s: %s"):format(what, NOT_HERE), 0) end
   local note = {co = co, loop = task_of[co].loop}
   list[#list + 1] = note
   local ok, woken = pcall(park, seconds)
@@ -65,6 +68,7 @@ end
 local function wake_one(list)
   local note = table.remove(list, 1)
   if not note then return false end
+  if note.loop.closed then return wake_one(list) end -- one that will never go on
   note.woken = true
   note.loop.reactor:wake(note.co)
   return true
@@ -280,6 +284,8 @@ end
 
 function Loop:close()
   expect(self, Loop, 1, "close")
+  local me = current()
+  if me and me.loop == self then error("the loop is running: it cannot be closed by one of its tasks", 2) end
   shut(self)
   surface(self)
   return true
@@ -318,8 +324,8 @@ function M.spawn(f, ...)
   return new_task(here("spawn").loop, nil, f, ...)
 end
 
-local function timed(task, alarm, state, ok, ...)
-  alarm:cancel()
+local function timed(task, state, ok, ...)
+  state.alarm:cancel()
   state.over = true
   if state.thrown then task.loop.reactor:retract(task.co, state.thrown) end
   if ok then return ... end
@@ -332,13 +338,18 @@ end
 function M.timeout(seconds, f, ...)
   local task = here "timeout"
   expect_callable(f, 2, "timeout")
-  local state = {}
-  local alarm = task.loop.reactor:after(seconds, function()
+  local state, late = {}, nil
+  local function ring()
     if state.over or task.ending then return end
-    state.thrown = reactor.cancel()
-    task.loop.reactor:throw(task.co, state.thrown)
-  end)
-  return timed(task, alarm, state, xpcall(f, handler, ...))
+    late = late or reactor.cancel()
+    if task.loop.reactor:throw(task.co, late, true) then
+      state.thrown = late
+    else -- after the error that is on its way to it already
+      state.alarm = task.loop.reactor:after(0, ring)
+    end
+  end
+  state.alarm = task.loop.reactor:after(seconds, ring)
+  return timed(task, state, xpcall(f, handler, ...))
 end
 
 function M.wrap(f)
@@ -380,7 +391,7 @@ function Group:ended(task)
     self:cancel()
     if not self.settling and not self.owner.ending then -- what the block itself does ends too
       self.thrown = reactor.cancel()
-      self.loop.reactor:throw(self.owner.co, self.thrown)
+      self.loop.reactor:throw(self.owner.co, self.thrown, true)
     end
   end
   wake_one(self.room)
@@ -391,7 +402,7 @@ function Group:spawn(f, ...)
   expect(self, Group, 1, "spawn")
   expect_callable(f, 1, "spawn")
   while self.count >= self.limit and not self.failed do
-    local woken, e, note_woken = wait_in(self.room, nil, "group:spawn")
+    local woken, e, note_woken = wait_in(self.room, nil, "spawn")
     if e then
       if note_woken then wake_one(self.room) end
       error(e, 0)
@@ -421,10 +432,11 @@ local function settle(self)
   self.settling = true
   if self.thrown then self.loop.reactor:retract(self.owner.co, self.thrown) end
   while self.count > 0 do
-    local _, e = wait_in(self.waiters, nil, "a group")
+    local _, e = wait_in(self.waiters, nil, "join")
     if e then
       err = err or {e}
       self:cancel()
+      if e == NOT_HERE then break end -- nor would it wait the next time
     end
   end
   self.settling = nil
@@ -471,7 +483,7 @@ function Queue:__len() return self.last - self.first + 1 end
 local function await(self, list, blocked, timeout, op)
   local deadline = timeout and socket.monotonic() + timeout
   while blocked(self) do
-    local _, e, woken = wait_in(list, deadline and math.max(0, deadline - socket.monotonic()), "queue:" .. op)
+    local _, e, woken = wait_in(list, deadline and math.max(0, deadline - socket.monotonic()), op)
     if e then
       if woken then wake_one(list) end
       error(e, 0)
@@ -532,7 +544,7 @@ function Event:isset() return self.on end
 function Event:wait(timeout)
   expect(self, Event, 1, "wait")
   if self.on then return true end
-  local woken, e = wait_in(self.waiters, timeout, "event:wait")
+  local woken, e = wait_in(self.waiters, timeout, "wait")
   if e then error(e, 0) end
   return woken
 end
