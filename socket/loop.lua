@@ -52,7 +52,7 @@ local NOT_HERE = "only a task can wait for this"
 -- waits; whoever takes the note out wakes the task, and no note is taken for a task that gave up.
 local function wait_in(list, seconds, what)
   local co = running()
-  if not co then error(("%s has to wait here, and only a task of a loop can"):format(what), 0) end
+  if not co then error(("%s: %s"):format(what, NOT_HERE), 0) end
   local at = (list.last or 0) + 1
   local note = {co = co, loop = task_of[co].loop}
   list[at], list.last = note, at
@@ -416,7 +416,7 @@ function Group:spawn(f, ...)
   expect(self, Group, 1, "spawn")
   expect_callable(f, 1, "spawn")
   while self.count >= self.limit and not self.failed do
-    local woken, e, note_woken = wait_in(self.room, nil, "group:spawn")
+    local woken, e, note_woken = wait_in(self.room, nil, "spawn")
     if e then
       if note_woken then wake_one(self.room) end
       error(e, 0)
@@ -446,7 +446,7 @@ local function settle(self)
   self.settling = true
   if self.thrown then self.loop.reactor:retract(self.owner.co, self.thrown) end
   while self.count > 0 do
-    local _, e = wait_in(self.waiters, nil, "a group")
+    local _, e = wait_in(self.waiters, nil, "join")
     if e then
       err = err or {e}
       self:cancel()
@@ -497,7 +497,7 @@ function Queue:__len() return self.last - self.first + 1 end
 local function await(self, list, blocked, timeout, op)
   local deadline = timeout and socket.monotonic() + timeout
   while blocked(self) do
-    local _, e, woken = wait_in(list, deadline and math.max(0, deadline - socket.monotonic()), "queue:" .. op)
+    local _, e, woken = wait_in(list, deadline and math.max(0, deadline - socket.monotonic()), op)
     if e then
       if woken then wake_one(list) end
       error(e, 0)
@@ -558,7 +558,7 @@ function Event:isset() return self.on end
 function Event:wait(timeout)
   expect(self, Event, 1, "wait")
   if self.on then return true end
-  local woken, e = wait_in(self.waiters, timeout, "event:wait")
+  local woken, e = wait_in(self.waiters, timeout, "wait")
   if e then error(e, 0) end
   return woken
 end

@@ -721,6 +721,16 @@ describe("a queue", function()
     end)
   end)
 
+  it("gives its values to a for loop until it is closed", function()
+    run(function()
+      local q = loop.queue()
+      loop.spawn(function() for i = 1, 3 do socket.sleep(0.001) q:put(i) end q:close() end)
+      local list = {}
+      for v in q:values() do list[#list + 1] = v end
+      assert.same({1, 2, 3}, list)
+    end)
+  end)
+
   it("closed lets all go on who wait", function()
     run(function()
       local q = loop.queue(1)
