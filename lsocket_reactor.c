@@ -366,10 +366,24 @@ static int suspended(lua_State *co) {
   return lua_getstack(co, 0, &ar) ? 0 : lua_gettop(co) > 0 ? 1 : -1;
 }
 
+/* A task that was cancelled before it began. */
+static void drop(lua_State *L, int owner, const Task *t) {
+  push_table(L, owner, UV_TASKS);
+  lua_pushthread(t->co);
+  lua_xmove(t->co, L, 1);
+  lua_pushnil(L);
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+}
+
 static void run_task(lua_State *L, Reactor *r, int owner, Task *t) {
   Task *before = r->running;
   int status, nres = 0, there = suspended(t->co);
   int nargs = t->nargs;
+  if (t->state == ENDED) {
+    drop(L, owner, t);
+    return;
+  }
   t->nargs = 0;
   t->state = RUNNING;
   t->share = SHARE;
@@ -708,20 +722,12 @@ static int r_wake(lua_State *L) {
 ** will wait next; nothing: there is no such task, or `behind` and another error is on its way to it */
 static int r_throw(lua_State *L) {
   Reactor *r = check_open(L);
-  Task *t = find_task(L, 2), **q;
+  Task *t = find_task(L, 2);
   luaL_checkany(L, 3);
-  if (!t || (t->thrown && lua_toboolean(L, 4))) return 0;
-  if (t->state == FRESH) {
-    for (q = &r->head; *q != t; q = &(*q)->next) {}
-    *q = t->next;
-    if (!*q) r->tail = q;
-    r->queued--;
+  if (!t || t->state == ENDED || (t->thrown && lua_toboolean(L, 4))) return 0;
+  if (t->state == FRESH) { /* it leaves the queue when its turn comes */
     r->tasks--;
     t->state = ENDED;
-    push_table(L, 1, UV_TASKS);
-    lua_pushvalue(L, 2);
-    lua_pushnil(L);
-    lua_rawset(L, -3);
     lua_pushliteral(L, "fresh");
     return 1;
   }

@@ -93,6 +93,12 @@ end
 
 ---------------------------------------------------------------- tasks
 
+-- Nothing but another task could end the waiting of these, and there is none.
+local function stuck(l)
+  local _, queued, polling, timers = l.reactor:counts()
+  return queued == 0 and polling == 0 and timers == 0 and not current()
+end
+
 -- Runs at the end of a task, in its own coroutine; the traceback is made where the error was raised.
 local function handler(e)
   local task = current()
@@ -174,6 +180,7 @@ function Task:join(timeout)
           self.joined = nil
           raise_timeout "join"
         end
+        if not left and stuck(l) then error("join: the task waits for something that nothing can bring", 2) end
         l:round(left)
       end
     end
@@ -256,12 +263,6 @@ function Loop:step(seconds)
   return self:round(seconds or 0)
 end
 
--- Nothing but another task could end the waiting of these, and there is none.
-local function stuck(l)
-  local _, queued, polling, timers = l.reactor:counts()
-  return queued == 0 and polling == 0 and timers == 0 and not current()
-end
-
 function Loop:run()
   expect(self, Loop, 1, "run")
   while select(4, self.reactor:counts()) > 0 or self.count > 0 do
@@ -280,6 +281,12 @@ function Loop.wait(_, ...) return reactor.wait(...) end
 function Loop:current()
   local task = current()
   return task and task.loop == self and task or nil
+end
+
+-- An error that no one will be raised for.
+local function lost(l, task)
+  if l.onerror then return l.onerror(task, task.error, task.traceback) end
+  warn("socket.loop: error of a task lost in another: ", tostring(task.error))
 end
 
 -- Ends all tasks; their errors stay in l.failures.
@@ -308,9 +315,7 @@ end
 function Loop:__close(e)
   shut(self)
   if e == nil then return surface(self) end
-  for _, task in ipairs(self.failures) do -- only one error can go on
-    warn("socket.loop: error of a task lost in another: ", tostring(task.error))
-  end
+  for _, task in ipairs(self.failures) do lost(self, task) end
 end
 
 function M.run(f, ...)
@@ -407,6 +412,8 @@ function Group:ended(task)
       self.thrown = reactor.cancel()
       self.loop.reactor:throw(self.owner.co, self.thrown, true)
     end
+  elseif task.ending == "failed" then -- only one error can go on
+    lost(self.loop, task)
   end
   wake_one(self.room)
   if self.count == 0 then wake_all(self.waiters) end
