@@ -482,7 +482,7 @@ void lsock_timer_clear(lsock_Timers *h, lsock_Timer *t);
 */
 enum { LSOCK_R_READY, LSOCK_R_EXPIRED, LSOCK_R_YIELD, LSOCK_R_OTHER, LSOCK_R_BUSY };
 int lsock_reactor_wait(lua_State *L, lsock_Op *op, int64_t ns);
-int lsock_reactor_answer(lua_State *L);
+int lsock_reactor_answer(lua_State *L, const lsock_Core *core);
 
 /* Waits for a coroutine that is not a task, going on with the tasks meanwhile; LSOCK_R_OTHER: it cannot. */
 int lsock_reactor_nested(lua_State *L, lsock_Op *op, int64_t ns);

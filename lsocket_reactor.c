@@ -96,6 +96,7 @@ static Reactor *check_open(lua_State *L) {
 
 /* Pushes the active reactor; it is what holds the memory of all this. */
 static void push_active(lua_State *L) {
+  luaL_checkstack(L, 8, "task");
   lsock_pushcore(L, LSOCK_UV_REACTOR);
   if (lua_touserdata(L, -1) != lsock_core(L)->active) lsock_tampered(L);
 }
@@ -242,8 +243,7 @@ static Task *task_here(lua_State *L, const lsock_Core *core) {
 lsock_Op *lsock_reactor_op(lua_State *L, lsock_Core *core) {
   Task *t = task_here(L, core);
   if (t->co == L) return &t->op;
-  luaL_checkstack(L, 5, "task"); /* a coroutine below it holds on to it: a script may resume that by itself later */
-  push_active(L);
+  push_active(L); /* a coroutine below it holds on to it: a script may resume that by itself later */
   push_table(L, -1, UV_TASKS);
   lua_pushthread(t->co);
   lua_xmove(t->co, L, 1);
@@ -308,7 +308,6 @@ int lsock_reactor_wait(lua_State *L, lsock_Op *op, int64_t ns) {
   Task *t = task_here(L, op->core);
   int answer;
   if (!t) return LSOCK_R_OTHER;
-  luaL_checkstack(L, 6, "task");
   if (t->thrown) raise_thrown(L, t);
   if (pass(t, op)) return LSOCK_R_YIELD;
   if (ns == 0) return LSOCK_R_EXPIRED;
@@ -321,10 +320,9 @@ int lsock_reactor_wait(lua_State *L, lsock_Op *op, int64_t ns) {
   return answer;
 }
 
-int lsock_reactor_answer(lua_State *L) {
-  Task *t = task_here(L, lsock_core(L));
+int lsock_reactor_answer(lua_State *L, const lsock_Core *core) {
+  Task *t = task_here(L, core);
   if (!t) return LSOCK_R_READY; /* resumed by somebody else: look again */
-  luaL_checkstack(L, 6, "task");
   if (t->thrown) raise_thrown(L, t);
   return t->answer;
 }
@@ -403,12 +401,30 @@ static void run_task(lua_State *L, Reactor *r, int owner, Task *t) {
   }
 }
 
+/* With a thousand tasks, what the next one needs is not in the processor's cache. */
+static void fetch_ahead(const Task *t) {
+#if defined(__GNUC__)
+  __builtin_prefetch(t->co);
+  __builtin_prefetch((const char *)t->co + 64);
+  __builtin_prefetch((const char *)t->co + 128);
+  __builtin_prefetch(t->op.s);
+  __builtin_prefetch((const char *)t->op.s + 64);
+  __builtin_prefetch((const char *)&t->op + 64);
+  __builtin_prefetch((const char *)&t->op + 128);
+  __builtin_prefetch((const char *)&t->op + 192);
+#else
+  (void)t;
+#endif
+}
+
 /* Lets those in the queue run that are in it now. */
 static void run_queue(lua_State *L, Reactor *r, int owner) {
   int n = r->queued, i;
   int64_t end = lsock_plat_now() + ROUND;
   for (i = 1; i <= n && r->head; i++) {
-    run_task(L, r, owner, dequeue(r));
+    Task *t = dequeue(r);
+    if (t->next) fetch_ahead(t->next);
+    run_task(L, r, owner, t);
     if (i % 32 == 0 && lsock_plat_now() >= end) break;
   }
 }
@@ -686,7 +702,7 @@ static int r_add(lua_State *L) {
 
 static int parked(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
-  lua_pushboolean(L, lsock_reactor_answer(L) == LSOCK_R_READY);
+  lua_pushboolean(L, lsock_reactor_answer(L, lsock_core(L)) == LSOCK_R_READY);
   return 1;
 }
 

@@ -243,7 +243,7 @@ static int reactor_answered(lua_State *L, lsock_Op *op, int answer) {
 static int reactor_resumed(lua_State *L, int status, lua_KContext ctx) {
   lsock_Op *op = (lsock_Op *)ctx;
   (void)status;
-  return drive(L, op, reactor_answered(L, op, lsock_reactor_answer(L)));
+  return drive(L, op, reactor_answered(L, op, lsock_reactor_answer(L, op->core)));
 }
 
 /* Yields to the reactor; the task keeps the operation meanwhile. One that receives has no address yet. */
