@@ -41,7 +41,7 @@ describe("a file whose socket is idle", function()
     local shared = keep(b:dup())
     shared:settimeout(0.3)
     local f <close> = shared:makefile "rw"
-    local p = support.peer(a, [[socket.sleep(0.1) s:sendall "one\ntwo three" socket.sleep(2)]])
+    local p = support.peer(a, [[socket.sleep(0.1) s:sendall "one\ntwo three" socket.sleep(0.6)]])
     shared:settimeout(10)
     assert.equal("", f:read(0))
     shared:settimeout(0.3)
