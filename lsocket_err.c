@@ -64,6 +64,23 @@ void lsock_pusherror(lua_State *L, const lsock_Fail *f) {
   lua_setmetatable(L, -2);
 }
 
+void lsock_blamecaller(lua_State *L) {
+  Err *e = lua_touserdata(L, -1);
+  lua_Debug ar, own = {0};
+  int level;
+  for (level = 1; level < 16 && lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "Slf", &ar);
+    if (ar.currentline > 0 && !own.source) own = ar;
+    if (ar.currentline > 0 && ar.source != own.source) {
+      e->line = ar.currentline;
+      lua_setiuservalue(L, -2, UV_FUNCTION);
+      return;
+    }
+    lua_pop(L, 1);
+  }
+  e->line = 0;
+}
+
 /*
 ** Would-block errors are the daily bread of event loops: those that the try_ form of an operation returns are all one
 ** object, which knows neither place nor address.

@@ -188,6 +188,9 @@ typedef struct lsock_Fail {
 /* Pushes the error object. */
 void lsock_pusherror(lua_State *L, const lsock_Fail *f);
 
+/* The error object on top, made for a Lua file of this library, comes from whoever called into that file. */
+void lsock_blamecaller(lua_State *L);
+
 /* Ends a function: raises the error, or returns nil and the error from the try_ form. */
 int lsock_fail(lua_State *L, const lsock_Fail *f);
 
@@ -589,7 +592,7 @@ struct lsock_Transport {
 /* ---------------------------------------------------------------- the common case, inlined */
 
 #if !defined(LSOCKET_BESIDE)
-/* Less than asked for was all there is (epoll(7)); then the next thing is to wait. */
+/* Less than asked for was all there is (epoll(7)), of a TCP stream at least: a Unix socket stops after descriptors. */
 static inline void lsock_note(lsock_Sock *s, ssize_t got, size_t asked) {
   if (got > 0 && (size_t)got < asked)
     s->likely_idle |= LSOCK_DRAINED;
@@ -603,7 +606,7 @@ static inline ssize_t lsock_receive(lua_State *L, lsock_Op *op, char *buf, size_
   ssize_t got;
   if (s->tr) return s->tr->receive(L, op, buf, n, flags);
   got = recv(s->fd, buf, n, flags | LSOCK_DONTWAIT(op));
-  if (op->coop && s->type == SOCK_STREAM && flags == 0) lsock_note(s, got, n);
+  if (op->coop && s->type == SOCK_STREAM && s->family != AF_UNIX && flags == 0) lsock_note(s, got, n);
   return lsock_likely(got >= 0) ? got : lsock_again(op, LSOCK_READ);
 }
 

@@ -296,7 +296,11 @@ ssize_t lsock_tls_read(lua_State *L, lsock_Op *op, lsock_Tls *t, char *buf, size
       continue;
     }
     out = outcome(op, t, 0);
-    if (!was_idle(t, out) || idle++ == IDLE_RECORDS) break;
+    if (!was_idle(t, out)) break;
+    if (idle++ == IDLE_RECORDS) {
+      op->progress = 1; /* there may be more, of which nothing new is to be heard */
+      break;
+    }
   }
   return lsock_tls_end(L, op, t, (ssize_t)total, out);
 }
@@ -334,6 +338,7 @@ int lsock_tls_goodbye(lua_State *L, lsock_Op *op, lsock_Tls *t, int both) {
     if (r == 0 && both) r = SSL_shutdown(t->ssl);
     out = r < 0 ? outcome(op, t, r) : 0;
   } while (was_idle(t, out) && idle++ < IDLE_RECORDS);
+  op->progress |= idle > IDLE_RECORDS; /* as in lsock_tls_read */
   if (r < 0 && out == 0) r = 1;
   return (int)lsock_tls_end(L, op, t, r >= 0, out);
 }

@@ -2,9 +2,11 @@
 -- Tasks, groups, queues and events; the reactor (lsocket_reactor.c) has the mechanism.
 
 local socket = require "socket"
-local reactor = socket.reactor
+local reactor = socket.reactor or error "socket.loop: `require 'socket'` finds another package's module of that name"
 
-local park, running, raise_timeout = reactor.park, reactor.running, reactor.timeout
+local park, running = reactor.park, reactor.running
+
+local function raise_timeout(op) error(reactor.timeout(op), 0) end
 
 local M = {cancelled = reactor.cancelled, resume = reactor.resume, sleep = socket.sleep, wait = reactor.wait}
 
@@ -22,8 +24,8 @@ local function current()
 end
 M.current = current
 
-local function here(what)
-  return current() or error(("loop.%s is for tasks of a loop"):format(what), 3)
+local function here(what, level)
+  return current() or error(("loop.%s is for tasks of a loop"):format(what), level or 3)
 end
 
 local function expect(value, class, arg, name)
@@ -43,34 +45,59 @@ local function is_cancelled(e) return socket.iserror(e, M.cancelled) end
 
 ---------------------------------------------------------------- waiters
 
+-- In the main program, in coroutines that are no tasks, and below C functions such as table.sort.
+local NOT_HERE = "only a task can wait for this"
+
 -- A list of coroutines that have parked for the same thing. A note stands in it from the moment its task
 -- waits; whoever takes the note out wakes the task, and no note is taken for a task that gave up.
-local function wait_in(list, seconds)
+local function wait_in(list, seconds, what)
   local co = running()
-  if not co then error("only a task can wait for this", 0) end
+  if not co then error(("%s: %s"):format(what, NOT_HERE), 0) end
+  local at = (list.last or 0) + 1
   local note = {co = co, loop = task_of[co].loop}
-  list[#list + 1] = note
+  list[at], list.last = note, at
   local ok, woken = pcall(park, seconds)
-  if not note.woken then
-    for i = #list, 1, -1 do
-      if list[i] == note then table.remove(list, i) break end
-    end
+  if not note.woken and list[at] == note then
+    list[at] = nil
+    if list.last == at then list.last = at - 1 end
   end
   if not ok then return nil, woken, note.woken end
   return note.woken or woken, nil, note.woken
 end
 
+-- The first note out of a list, nil if there is none; those that gave up have left holes.
+local function take_note(list)
+  local first, last = list.first or 1, list.last or 0
+  while first <= last and not list[first] do first = first + 1 end
+  local note = list[first]
+  list[first] = nil
+  if first >= last then first, last = 1, 0 else first = first + 1 end
+  list.first, list.last = first, last
+  return note
+end
+
 local function wake_one(list)
-  local note = table.remove(list, 1)
+  local note
+  repeat note = take_note(list) until not (note and note.loop.closed) -- such a one will never go on
   if not note then return false end
   note.woken = true
   note.loop.reactor:wake(note.co)
   return true
 end
 
-local function wake_all(list) while wake_one(list) do end end
+local function wake_all(list)
+  local n = 0
+  while wake_one(list) do n = n + 1 end
+  return n
+end
 
 ---------------------------------------------------------------- tasks
+
+-- Nothing but another task could end the waiting of these, and there is none.
+local function stuck(l)
+  local _, queued, polling, timers = l.reactor:counts()
+  return queued == 0 and polling == 0 and timers == 0 and not current()
+end
 
 -- Runs at the end of a task, in its own coroutine; the traceback is made where the error was raised.
 local function handler(e)
@@ -95,9 +122,8 @@ local function ended(task, ok, ...)
   l.count = l.count - 1
   task.co, task.joiners, task.cause = nil, nil, nil
   if group then group:ended(task) end
-  if joiners and #joiners > 0 then
+  if joiners and wake_all(joiners) > 0 then
     task.joined = true
-    wake_all(joiners)
   elseif task.ending == "failed" and not (group or task.joined) then
     l.failures[#l.failures + 1] = task
   end
@@ -154,6 +180,7 @@ function Task:join(timeout)
           self.joined = nil
           raise_timeout "join"
         end
+        if not left and stuck(l) then error("join: the task waits for something that nothing can bring", 2) end
         l:round(left)
       end
     end
@@ -236,12 +263,6 @@ function Loop:step(seconds)
   return self:round(seconds or 0)
 end
 
--- Nothing but another task could end the waiting of these, and there is none.
-local function stuck(l)
-  local _, queued, polling, timers = l.reactor:counts()
-  return queued == 0 and polling == 0 and timers == 0 and not current()
-end
-
 function Loop:run()
   expect(self, Loop, 1, "run")
   while select(4, self.reactor:counts()) > 0 or self.count > 0 do
@@ -262,6 +283,12 @@ function Loop:current()
   return task and task.loop == self and task or nil
 end
 
+-- An error that no one will be raised for.
+local function lost(l, task)
+  if l.onerror then return l.onerror(task, task.error, task.traceback) end
+  warn("socket.loop: error of a task lost in another: ", tostring(task.error))
+end
+
 -- Ends all tasks; their errors stay in l.failures.
 local function shut(self)
   if self.closed then return end
@@ -278,6 +305,8 @@ end
 
 function Loop:close()
   expect(self, Loop, 1, "close")
+  local me = current()
+  if me and me.loop == self then error("the loop is running: it cannot be closed by one of its tasks", 2) end
   shut(self)
   surface(self)
   return true
@@ -286,9 +315,7 @@ end
 function Loop:__close(e)
   shut(self)
   if e == nil then return surface(self) end
-  for _, task in ipairs(self.failures) do -- only one error can go on
-    warn("socket.loop: error of a task lost in another: ", tostring(task.error))
-  end
+  for _, task in ipairs(self.failures) do lost(self, task) end
 end
 
 function M.run(f, ...)
@@ -316,13 +343,13 @@ function M.spawn(f, ...)
   return new_task(here("spawn").loop, nil, f, ...)
 end
 
-local function timed(task, alarm, state, ok, ...)
-  alarm:cancel()
+local function timed(task, state, ok, ...)
+  state.alarm:cancel()
   state.over = true
   if state.thrown then task.loop.reactor:retract(task.co, state.thrown) end
   if ok then return ... end
   local e = ...
-  if state.thrown and rawequal(e, state.thrown) then raise_timeout "timeout" end
+  if state.thrown and rawequal(e, state.thrown) then raise_timeout "loop.timeout" end
   if task.traceback then task.cause = {error = e, traceback = task.traceback} end
   error(e, 0)
 end
@@ -330,13 +357,18 @@ end
 function M.timeout(seconds, f, ...)
   local task = here "timeout"
   expect_callable(f, 2, "timeout")
-  local state = {}
-  local alarm = task.loop.reactor:after(seconds, function()
+  local state, late = {}, nil
+  local function ring()
     if state.over or task.ending then return end
-    state.thrown = reactor.cancel()
-    task.loop.reactor:throw(task.co, state.thrown)
-  end)
-  return timed(task, alarm, state, xpcall(f, handler, ...))
+    late = late or reactor.cancel()
+    if task.loop.reactor:throw(task.co, late, true) then
+      state.thrown = late
+    else -- after the error that is on its way to it already
+      state.alarm = task.loop.reactor:after(0, ring)
+    end
+  end
+  state.alarm = task.loop.reactor:after(seconds, ring)
+  return timed(task, state, xpcall(f, handler, ...))
 end
 
 function M.wrap(f)
@@ -361,7 +393,7 @@ local function new_group(options)
   for key in pairs(options or {}) do
     if key ~= "limit" then error(("bad argument #1 to 'group' (unknown option '%s')"):format(tostring(key)), 3) end
   end
-  local owner = here "group"
+  local owner = here("group", 4)
   local limit = options and options.limit
   if limit and not (math.type(limit) == "integer" and limit > 0) then
     error("bad argument #1 to 'group' (limit must be an integer above 0)", 3)
@@ -378,8 +410,10 @@ function Group:ended(task)
     self:cancel()
     if not self.settling and not self.owner.ending then -- what the block itself does ends too
       self.thrown = reactor.cancel()
-      self.loop.reactor:throw(self.owner.co, self.thrown)
+      self.loop.reactor:throw(self.owner.co, self.thrown, true)
     end
+  elseif task.ending == "failed" then -- only one error can go on
+    lost(self.loop, task)
   end
   wake_one(self.room)
   if self.count == 0 then wake_all(self.waiters) end
@@ -389,7 +423,7 @@ function Group:spawn(f, ...)
   expect(self, Group, 1, "spawn")
   expect_callable(f, 1, "spawn")
   while self.count >= self.limit and not self.failed do
-    local woken, e, note_woken = wait_in(self.room)
+    local woken, e, note_woken = wait_in(self.room, nil, "spawn")
     if e then
       if note_woken then wake_one(self.room) end
       error(e, 0)
@@ -419,10 +453,11 @@ local function settle(self)
   self.settling = true
   if self.thrown then self.loop.reactor:retract(self.owner.co, self.thrown) end
   while self.count > 0 do
-    local _, e = wait_in(self.waiters)
+    local _, e = wait_in(self.waiters, nil, "join")
     if e then
       err = err or {e}
       self:cancel()
+      if e == NOT_HERE then break end -- nor would it wait the next time
     end
   end
   self.settling = nil
@@ -469,7 +504,7 @@ function Queue:__len() return self.last - self.first + 1 end
 local function await(self, list, blocked, timeout, op)
   local deadline = timeout and socket.monotonic() + timeout
   while blocked(self) do
-    local _, e, woken = wait_in(list, deadline and math.max(0, deadline - socket.monotonic()))
+    local _, e, woken = wait_in(list, deadline and math.max(0, deadline - socket.monotonic()), op)
     if e then
       if woken then wake_one(list) end
       error(e, 0)
@@ -503,6 +538,12 @@ function Queue:get(timeout)
   return v
 end
 
+-- for v in q:values() do ... end, until the queue is closed and empty
+function Queue:values()
+  expect(self, Queue, 1, "values")
+  return function() return self:get() end
+end
+
 function Queue:close()
   expect(self, Queue, 1, "close")
   self.closed = true
@@ -524,7 +565,7 @@ function Event:isset() return self.on end
 function Event:wait(timeout)
   expect(self, Event, 1, "wait")
   if self.on then return true end
-  local woken, e = wait_in(self.waiters, timeout)
+  local woken, e = wait_in(self.waiters, timeout, "wait")
   if e then error(e, 0) end
   return woken
 end
