@@ -119,6 +119,7 @@ describe("a task server", function()
       socket.sleep(0.05)
       request:sendall "x"
     end, {max_connections = 3}, function(s, errors)
+      local cpu = os.clock()
       local took = check.took(loop.group, function(g)
         for _ = 1, 10 do
           g:spawn(function()
@@ -128,6 +129,7 @@ describe("a task server", function()
         end
       end)
       assert.equal(3, most)
+      assert.is_true(os.clock() - cpu < took / 2, "it did not sleep while it was full")
       assert.is_true(took >= 0.2, took)
       errorless(errors)
     end)
