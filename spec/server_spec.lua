@@ -12,6 +12,13 @@ local support = require "spec.support"
 local fails, keep = support.fails, support.keep
 local ANY = {"127.0.0.1", 0}
 
+-- Those of garbage are closed first: only what a test leaves counts.
+local function open_descriptors()
+  collectgarbage()
+  collectgarbage()
+  return proc.descriptors()
+end
+
 -- Servers to be closed after the test.
 local servers = {}
 local function serving(s)
@@ -135,7 +142,7 @@ describe("a TCP server", function()
     ask(s, "")
     assert.equal(1, called)
     for _, wrong in ipairs {1, "x", {}, false} do
-      local before = proc.descriptors()
+      local before = open_descriptors()
       local ok, e = pcall(server.TCPServer, ANY, wrong)
       assert.is_false(ok)
       assert.matches("^spec/server_spec.lua:%d+: bad argument #2 to 'TCPServer' %(handler class or function expected",
@@ -150,7 +157,7 @@ describe("a TCP server", function()
     assert.equal(3, s.request_queue_size)
     assert.equal(0.5, s.timeout)
     assert.equal(128, server.TCPServer.request_queue_size)
-    local before = proc.descriptors()
+    local before = open_descriptors()
     local ok, e = pcall(server.TCPServer, ANY, Upper, {time_out = 5})
     assert.is_false(ok)
     assert.matches("server_spec.lua:%d+: unknown option 'time_out'", e)
@@ -172,7 +179,7 @@ describe("a TCP server", function()
 
   it("leaves no descriptor where it cannot be bound", function()
     local s = tcp(Upper)
-    local before = proc.descriptors()
+    local before = open_descriptors()
     local e = fails("EADDRINUSE", server.TCPServer, s.server_address, Upper)
     assert.equal(s.server_address, e.address)
     assert.equal(before, proc.descriptors())
@@ -347,7 +354,7 @@ describe("an error in a handler", function()
     }
     for name, case in pairs(cases) do
       local s, errors = tcp(table.unpack(case))
-      local before = proc.descriptors()
+      local before = open_descriptors()
       local c = socket.create_connection(s.server_address, 5)
       c:shutdown(socket.SHUT_WR)
       s:handle_request()
@@ -406,11 +413,7 @@ describe("an error in a handler", function()
   end)
 
   it("that was lua's own, on Ctrl-C, ends the server", function()
-    local s, errors = tcp(function(request)
-      check.interrupt(0.1)
-      request:recv(1)
-    end)
-    if require "spec.helper".sanitized then pending "the sanitizers' Lua is interrupted otherwise" end
+    if h.sanitized then pending "the sanitizers' Lua is interrupted otherwise" end
     local code = [[
       local server, socket = require "socket.server", require "socket"
       local s <close> = server.TCPServer({"127.0.0.1", 0}, function(request) request:recv(1) end,
@@ -420,8 +423,6 @@ describe("an error in a handler", function()
       print(pcall(s.serve_forever, s))
       print(c:recv(1))
     ]]
-    s:server_close()
-    assert.same({}, errors)
     local text, status = support.run(code)
     assert.equal(0, status, text)
     assert.matches("^false\t.*interrupted!\nnil\n$", text)
@@ -761,7 +762,7 @@ describe("serve_forever", function()
 
   it("can be ended from another coroutine of a scheduler, which waits for the end", function()
     local S = support.scheduler(pending)
-    local before = proc.descriptors()
+    local before = open_descriptors()
     local order = {}
     local s
     s = tcp(function(request)
@@ -806,7 +807,7 @@ describe("serve_forever", function()
 
   it("leaves no descriptor, also where it ends by an error", function()
     local s = tcp(Upper, {service_actions = function() error "stop" end})
-    local before = proc.descriptors()
+    local before = open_descriptors()
     assert.is_false(pcall(s.serve_forever, s, 0.01))
     assert.equal(before, proc.descriptors())
     assert.is_false(pcall(s.serve_forever, s, 0.01))
@@ -889,7 +890,7 @@ describe("a server with a TLS context", function()
   it("gives up on a client that never shakes hands, or talks something else", function()
     local handled = 0
     local s, errors = tcp(function() handled = handled + 1 end, {ssl_context = context(), handshake_timeout = 0.1})
-    local before = proc.descriptors()
+    local before = open_descriptors()
     local silent = socket.create_connection(s.server_address, 5)
     assert.is_true(check.took(s.handle_request, s) < 5)
     assert.is_nil(silent:recv(1))
