@@ -592,7 +592,13 @@ struct lsock_Transport {
 /* ---------------------------------------------------------------- the common case, inlined */
 
 #if !defined(LSOCKET_BESIDE)
-/* Less than asked for was all there is (epoll(7)), of a TCP stream at least: a Unix socket stops after descriptors. */
+/* A stream whose receives stop short only when nothing is left: Unix sockets do after descriptors, SCTP after messages. */
+static inline int lsock_istcp(const lsock_Sock *s) {
+  return s->type == SOCK_STREAM && (s->family == AF_INET || s->family == AF_INET6) &&
+         (s->proto == 0 || s->proto == IPPROTO_TCP);
+}
+
+/* Of those, less than asked for was all there is (epoll(7)). */
 static inline void lsock_note(lsock_Sock *s, ssize_t got, size_t asked) {
   if (got > 0 && (size_t)got < asked)
     s->likely_idle |= LSOCK_DRAINED;
@@ -606,7 +612,7 @@ static inline ssize_t lsock_receive(lua_State *L, lsock_Op *op, char *buf, size_
   ssize_t got;
   if (s->tr) return s->tr->receive(L, op, buf, n, flags);
   got = recv(s->fd, buf, n, flags | LSOCK_DONTWAIT(op));
-  if (op->coop && s->type == SOCK_STREAM && s->family != AF_UNIX && flags == 0) lsock_note(s, got, n);
+  if (op->coop && flags == 0 && lsock_istcp(s)) lsock_note(s, got, n);
   return lsock_likely(got >= 0) ? got : lsock_again(op, LSOCK_READ);
 }
 
