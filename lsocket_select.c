@@ -632,7 +632,6 @@ int lsock_mod_wait(lua_State *L) {
   }
   lsock_op_on(L, &op, 1, "wait", step_wait, mode == 0 ? LSOCK_RD : LSOCK_WR);
   op.timeout = timeout;
-  op.flags = 0;
   op.state = mode == 0 ? LSOCK_READ : LSOCK_WRITE;
   op.partial = push_false;
   return lsock_drive(L, &op);

@@ -305,6 +305,19 @@ ssize_t lsock_tls_read(lua_State *L, lsock_Op *op, lsock_Tls *t, char *buf, size
   return lsock_tls_end(L, op, t, (ssize_t)total, out);
 }
 
+/* A peer that is gone may have said why: its alert tells more than the failure to send to it. */
+static void hear_out(lsock_Tls *t) {
+  unsigned char byte;
+  size_t got;
+  unsigned long e;
+  if (t->err != EPIPE && t->err != ECONNRESET) return;
+  t->nowait = 1;
+  if (SSL_peek_ex(t->ssl, &byte, 1, &got)) return;
+  e = ERR_peek_last_error();
+  if (ERR_GET_LIB(e) == ERR_LIB_SSL && ERR_GET_REASON(e) >= SSL_AD_REASON_OFFSET) t->why = e;
+  ERR_clear_error();
+}
+
 ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *data, size_t n) {
   size_t total = 0, put;
   int out, many = n > SSL3_RT_MAX_PLAIN_LENGTH;
@@ -323,6 +336,7 @@ ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *da
       break_off(t, 1);
       out = LSOCK_FAIL;
     }
+    if (out == LSOCK_FAIL) hear_out(t);
     break;
   }
   if (many) SSL_set_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS);
