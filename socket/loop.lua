@@ -134,7 +134,7 @@ local function ended(task, ok, ...)
   local l, joiners, group = task.loop, task.joiners, task.group
   l.count = l.count - 1
   task.co, task.joiners, task.cause = nil, nil, nil
-  if group then group:ended(task) end
+  if group then group:_ended(task) end
   if joiners and wake_all(joiners) > 0 then
     task.joined = true
   elseif task.ending == "failed" and not (group or task.joined) then
@@ -431,7 +431,7 @@ local function new_group(options)
                        waiters = {}, room = {}}, Group)
 end
 
-function Group:ended(task)
+function Group:_ended(task)
   self.members[task] = nil
   self.count = self.count - 1
   if task.ending == "failed" and not self.failed then
