@@ -123,7 +123,6 @@ local function handler(e)
 end
 
 local function ended(task, ok, ...)
-  task.status_, task.results, task.error = nil, nil, nil
   if ok then
     task.ending, task.results = "done", table.pack(...)
   else
