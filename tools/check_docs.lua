@@ -10,7 +10,8 @@
 -- * Every function, class and method of the library is in a heading or in code in some page of docs/reference other
 --   than this one, the index and the list of constants. Those of socket.loop, selectors, server and ssl, and of their
 --   objects, are in the page of that name; a family of constants there as `CERT_*`. socket.reactor is internal.
--- * README.md links to every page of docs/reference, every link to a file leads somewhere, every Lua example compiles.
+-- * The index of docs/reference links to every page, every link to a file or a heading leads somewhere, every Lua
+--   example compiles.
 
 local root = arg[0]:match "^(.*)tools/[^/]*$"
 if root == "" then root = "./" end
@@ -377,8 +378,27 @@ for path in pairs(pages) do
   end
 end
 
+-- The names that GitHub gives the headings of a document.
+local function anchors(text)
+  local set = {}
+  for heading in ("\n" .. text:gsub("```.-```", "")):gmatch "\n#+ +([^\n]*)" do
+    local name = heading:gsub("%[([^%]]*)%]%b()", "%1"):lower():gsub("[^%w_ -]", ""):gsub(" ", "-")
+    set[name] = true
+  end
+  return set
+end
+
 for _, path in ipairs(glob "*.md docs/*.md docs/*/*.md") do
   local text = read(path)
+  for target, anchor in text:gsub("```.-```", ""):gmatch "%]%(([^)#]*)#([^)]+)%)" do
+    local file = target == "" and path or path:match "^(.-)[^/]*$" .. target
+    if not target:find "^%a+:" then
+      file = file:gsub("[^/]+/%.%./", "")
+      if exists(root .. file) and not anchors(read(file))[anchor] then
+        wrong("%s: there is no heading %s#%s", path, target, anchor)
+      end
+    end
+  end
   for target in text:gsub("```.-```", ""):gmatch "%]%(([^)#]+)[^)]*%)" do
     if not target:find "^%a+:" and not exists(root .. path:match "^(.-)[^/]*$" .. target) then
       wrong("%s: the link to %s leads nowhere", path, target)
