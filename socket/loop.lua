@@ -41,6 +41,19 @@ local function expect_callable(f, arg, name)
   end
 end
 
+local function expect_seconds(seconds, arg, name)
+  local n = tonumber(seconds)
+  if not n then
+    error(("bad argument #%d to '%s' (number expected, got %s)"):format(arg, name, type(seconds)), 3)
+  elseif n < 0 or n ~= n then
+    error(("bad argument #%d to '%s' (seconds must not be negative or NaN)"):format(arg, name), 3)
+  end
+end
+
+local function expect_open(l)
+  if l.closed then error("the loop is closed", 3) end
+end
+
 local function is_cancelled(e) return socket.iserror(e, M.cancelled) end
 
 ---------------------------------------------------------------- waiters
@@ -120,7 +133,7 @@ local function ended(task, ok, ...)
   local l, joiners, group = task.loop, task.joiners, task.group
   l.count = l.count - 1
   task.co, task.joiners, task.cause = nil, nil, nil
-  if group then group:ended(task) end
+  if group then group:_ended(task) end
   if joiners and wake_all(joiners) > 0 then
     task.joined = true
   elseif task.ending == "failed" and not (group or task.joined) then
@@ -156,8 +169,29 @@ local function pass_on(task)
   error(e, 0)
 end
 
+-- Raises the first error that nobody has taken, or gives all of them to onerror.
+local function surface(l)
+  while #l.failures > 0 do
+    local task = table.remove(l.failures, 1)
+    local e = task.error
+    if not l.onerror then
+      if type(e) == "string" and task.traceback then e = e .. "\n" .. task.traceback end
+      error(e, 0)
+    end
+    l.onerror(task, e, task.traceback)
+  end
+end
+
+-- One round of at most that many seconds; nil: until something happens. Are there tasks or timers left?
+local function round(l, seconds)
+  if #l.failures == 0 then l.reactor:turn(seconds) end
+  surface(l)
+  return l.count > 0 or select(4, l.reactor:counts()) > 0
+end
+
 function Task:join(timeout)
   expect(self, Task, 1, "join")
+  if timeout ~= nil then expect_seconds(timeout, 1, "join") end
   local me = current()
   if me == self then error("a task cannot join itself", 2) end
   if not self.ending then
@@ -180,7 +214,7 @@ function Task:join(timeout)
           raise_timeout "join"
         end
         if not left and stuck(l) then error("join: the task waits for something that nothing can bring", 2) end
-        l:round(left)
+        round(l, left)
       end
     end
   end
@@ -223,12 +257,15 @@ end
 
 function Loop:spawn(f, ...)
   expect(self, Loop, 1, "spawn")
+  expect_open(self)
   expect_callable(f, 1, "spawn")
   return new_task(self, nil, f, ...)
 end
 
 function Loop:after(seconds, f, ...)
   expect(self, Loop, 1, "after")
+  expect_open(self)
+  expect_seconds(seconds, 1, "after")
   expect_callable(f, 2, "after")
   if type(f) == "function" and select("#", ...) == 0 then
     return self.reactor:after(seconds, function() new_task(self, nil, f) end)
@@ -237,29 +274,11 @@ function Loop:after(seconds, f, ...)
   return self.reactor:after(seconds, function() new_task(self, nil, f, table.unpack(args, 1, args.n)) end)
 end
 
--- Raises the first error that nobody has taken, or gives all of them to onerror.
-local function surface(l)
-  while #l.failures > 0 do
-    local task = table.remove(l.failures, 1)
-    local e = task.error
-    if not l.onerror then
-      if type(e) == "string" and task.traceback then e = e .. "\n" .. task.traceback end
-      error(e, 0)
-    end
-    l.onerror(task, e, task.traceback)
-  end
-end
-
--- One round of at most that many seconds; nil: until something happens.
-function Loop:round(seconds)
-  if #self.failures == 0 then self.reactor:turn(seconds) end
-  surface(self)
-  return self.count > 0 or select(4, self.reactor:counts()) > 0
-end
-
 function Loop:step(seconds)
   expect(self, Loop, 1, "step")
-  return self:round(seconds or 0)
+  expect_open(self)
+  if seconds ~= nil then expect_seconds(seconds, 1, "step") end
+  return round(self, seconds or 0)
 end
 
 function Loop:run()
@@ -268,13 +287,22 @@ function Loop:run()
     if #self.failures == 0 and stuck(self) then
       error(("%d task(s) wait for something that no socket, timer or other task can bring"):format(self.count), 2)
     end
-    self:round()
+    round(self)
   end
   surface(self)
 end
 
-function Loop:fileno() return self.reactor:fileno() end
-function Loop:timeout() return #self.failures > 0 and 0 or self.reactor:timeout() end
+
+function Loop:fileno()
+  expect_open(self)
+  return self.reactor:fileno()
+end
+
+function Loop:timeout()
+  expect_open(self)
+  return #self.failures > 0 and 0 or self.reactor:timeout()
+end
+
 function Loop.sleep(_, seconds) return socket.sleep(seconds) end
 function Loop.wait(_, ...) return reactor.wait(...) end
 function Loop:current()
@@ -324,7 +352,7 @@ function M.run(f, ...)
   task.joined = true
   while not task.ending do
     if stuck(l) then error("the tasks wait for something that no socket, timer or other task can bring", 2) end
-    l:round()
+    round(l)
   end
   if task.ending == "done" then l:run() end
   if task.ending ~= "done" then
@@ -355,6 +383,7 @@ end
 
 function M.timeout(seconds, f, ...)
   local task = here "timeout"
+  expect_seconds(seconds, 1, "timeout")
   expect_callable(f, 2, "timeout")
   local state, late = {}, nil
   local function ring()
@@ -401,7 +430,7 @@ local function new_group(options)
                        waiters = {}, room = {}}, Group)
 end
 
-function Group:ended(task)
+function Group:_ended(task)
   self.members[task] = nil
   self.count = self.count - 1
   if task.ending == "failed" and not self.failed then
@@ -518,6 +547,7 @@ local function empty(q) return not q.closed and #q == 0 end
 function Queue:put(v, timeout)
   expect(self, Queue, 1, "put")
   if v == nil then error("bad argument #1 to 'put' (value expected)", 2) end
+  if timeout ~= nil then expect_seconds(timeout, 2, "put") end
   if full(self) then await(self, self.putters, full, timeout, "put") end
   if self.closed then error("the queue is closed", 2) end
   self.last = self.last + 1
@@ -528,6 +558,7 @@ end
 
 function Queue:get(timeout)
   expect(self, Queue, 1, "get")
+  if timeout ~= nil then expect_seconds(timeout, 1, "get") end
   if empty(self) then await(self, self.getters, empty, timeout, "get") end
   if #self == 0 then return nil end
   local v = self[self.first]
@@ -563,6 +594,7 @@ function Event:isset() return self.on end
 
 function Event:wait(timeout)
   expect(self, Event, 1, "wait")
+  if timeout ~= nil then expect_seconds(timeout, 1, "wait") end
   if self.on then return true end
   local woken, e = wait_in(self.waiters, timeout, "wait")
   if e then error(e, 0) end
