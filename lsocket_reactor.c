@@ -720,8 +720,8 @@ static int r_add(lua_State *L) {
   int n = lua_gettop(L) - 2;
   luaL_checktype(L, 2, LUA_TTHREAD);
   co = lua_tothread(L, 2);
-  luaL_argcheck(L, co != L && lua_status(co) == LUA_OK && lua_gettop(co) == 1 && !find_task(L, 2), 2,
-                "not a new coroutine");
+  luaL_argcheck(L, co != L && lua_status(co) == LUA_OK && suspended(co) == 1 && lua_gettop(co) == 1 && !find_task(L, 2),
+                2, "not a new coroutine");
   if (!lua_checkstack(co, n + 4)) return luaL_error(L, "too many arguments");
   push_table(L, 1, UV_TASKS);
   lua_pushvalue(L, 2);

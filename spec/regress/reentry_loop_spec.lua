@@ -171,6 +171,46 @@ describe("re-entry", function()
     end
   end)
 
+  it("loops: a coroutine in the middle of a call is not a new one", function()
+    local r = socket.reactor.new(noop)
+    local outer
+    local inner = coroutine.create(function() return r:add(outer) end) -- within resume, which has one value too
+    local ok, e
+    outer = coroutine.create(function() ok, e = coroutine.resume(inner) end)
+    assert.is_true(coroutine.resume(outer))
+    assert.is_false(ok)
+    assert.matches("not a new coroutine", e)
+    assert.equal(0, (r:counts()))
+    r:close()
+  end)
+
+  it("files: unflushed bytes of a collected one are sent over TLS", function()
+    local ssl = require "socket.ssl"
+    local function context(protocol)
+      local ctx = ssl.SSLContext(protocol)
+      ctx.check_hostname = false
+      ctx.verify_mode = ssl.CERT_NONE
+      ctx.maximum_version = ssl.TLSVersion.TLSv1_2
+      return ctx:set_ciphers "PSK"
+    end
+    local client, server = context(ssl.PROTOCOL_TLS_CLIENT), context(ssl.PROTOCOL_TLS_SERVER)
+    client:set_psk_client_callback(function() return "me", "key" end)
+    server:set_psk_server_callback(function() return "key" end)
+    local a, b = socket.socketpair()
+    local c <close> = client:wrap_socket(a, {do_handshake_on_connect = false})
+    local s <close> = server:wrap_socket(b, {do_handshake_on_connect = false, server_side = true})
+    c:settimeout(0)
+    s:settimeout(0)
+    for _ = 1, 5 do c:try_do_handshake() s:try_do_handshake() end
+    do
+      local f = c:makefile "w"
+      f:write "kept"
+    end
+    collectgarbage()
+    collectgarbage()
+    assert.equal("kept", s:recv(10))
+  end)
+
   it("loops: what ends with an overflow or with very many values is heard of", function()
     local results
     local r = socket.reactor.new(function(_, ...) results = table.pack(...) end)
