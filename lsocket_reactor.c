@@ -673,7 +673,11 @@ int lsock_reactor_nested(lua_State *L, lsock_Op *op, int64_t ns) {
     r->nested++;
     answer = nested_rounds(L, r, t, owner);
   }
-  lua_settop(L, mine - 1); /* nested_end */
+  end_nested(t);
+#if LUA_VERSION_RELEASE_NUM >= 50403
+  lua_closeslot(L, mine); /* lua_settop alone, up to Lua 5.4.4, forgets that closing may move the stack */
+#endif
+  lua_settop(L, mine - 1);
   return answer;
 }
 
