@@ -63,7 +63,7 @@ CPPFLAGS   += $(TLS_CFLAGS)
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: static shared pc install-host spec-hosts all tls demo test check bench coverage sanitize tsan helgrind valgrind format install \
+.PHONY: static shared pc install-host spec-hosts embed-example all tls demo test check bench coverage sanitize tsan helgrind valgrind format install \
 	uninstall clean help kqueue specs objects host allocfail allocfail-host asan-lua fuzz core-sources core-flags
 # A person's own Lua settings must not reach the specs.
 unexport LUA_PATH_5_4 LUA_CPATH_5_4 LUA_INIT LUA_INIT_5_4
@@ -147,10 +147,14 @@ install-host: static shared ## install the library for host programs: archive, s
 	$(INSTALL) -m 644 $(BUILD)/lsocket*.pc '$(DESTDIR)$(INST_LIB)/pkgconfig/'
 
 # Host programs of the specs: one in C for spec/policy_spec.lua and spec/host_spec.lua.
-spec-hosts: $(BUILD)/spechost
+spec-hosts: $(BUILD)/spechost embed-example
 $(BUILD)/spechost: spec/host/spechost.c $(STATIC)
 	$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) $(LDFLAGS) -pthread $(LUA_CFLAGS) -I. $(if $(HAVE_TLS),-DSPECHOST_TLS) \
 		-o $@ $< $(STATIC) $(if $(HAVE_TLS),$(TLS_LIBS)) $(LUA_LIBS) $(LIBS)
+
+embed-example: $(BUILD)/game ## build/game, the host program of examples/embed
+$(BUILD)/game: examples/embed/game.c lsocket.h $(STATIC)
+	$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) $(LDFLAGS) -pthread $(LUA_CFLAGS) -I. -o $@ $< $(STATIC) $(LUA_LIBS) $(LIBS)
 
 -include $(OBJ:.o=.d) $(TLS_OBJ:.o=.d)
 
@@ -159,7 +163,7 @@ bootstrap = @LUA='$(LUA)' CC='$(CC)' sh tools/bootstrap.sh
 
 demo: ## build, then show the library at work (installs what is missing)
 	$(bootstrap) build demo
-	@$(quiet) all
+	@$(quiet) all embed-example
 	@LUA='$(LUA)' sh tools/demo.sh
 
 test: ## run every spec under Lua 5.4, in random order (SEED=n repeats one order, SPEC=path runs one)
@@ -244,6 +248,7 @@ allocfail: ## every allocation of a script failing in turn, under ASan and UBSan
 	$(bootstrap) build test
 	@$(call variant,asan,gcc,$(ASAN)) -s allocfail-host
 	@UBSAN_OPTIONS=print_stacktrace=1 build/asan/allocfail spec/host/representative.lua $(EVERY)
+	@UBSAN_OPTIONS=print_stacktrace=1 build/asan/allocfail -p spec/host/representative_loop.lua $(EVERY)
 ifeq ($(HAVE_TLS),yes)
 	@mkdir -p build/asan/certs && sh bench/tls_certs.sh build/asan/certs 'ec -pkeyopt ec_paramgen_curve:prime256v1'
 	@CERTS=build/asan/certs UBSAN_OPTIONS=print_stacktrace=1 \
@@ -270,7 +275,7 @@ valgrind: ## the same under valgrind's memcheck
 		build/host/states spec/host/workload.lua $(SECONDS_EACH)
 
 format: ## lay out the C sources as .clang-format says
-	clang-format -i $(wildcard lsocket*.[ch] spec/host/*.c)
+	clang-format -i $(wildcard lsocket*.[ch] examples/embed/*.c spec/host/*.c)
 
 install: all ## install (PREFIX, DESTDIR, LUA_VERSION)
 	$(INSTALL) -d '$(DESTDIR)$(INST_LIBDIR)' '$(DESTDIR)$(INST_LUADIR)' '$(DESTDIR)$(INST_INCDIR)'

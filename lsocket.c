@@ -308,11 +308,7 @@ static int step_accept(lua_State *L, lsock_Op *op) {
     op->slot = lua_gettop(L);
   }
   n = lua_touserdata(L, op->slot);
-  if (lsock_full(L, op->core, 1)) {
-    op->err = EMFILE;
-    op->msg = LSOCK_TOO_MANY;
-    return LSOCK_FAIL;
-  }
+  if (lsock_full(L, op->core, 1)) return lsock_stepfull(op);
   op->addr.len = sizeof op->addr.u;
   fd = lsock_plat_accept(s->fd, &op->addr.u.sa, &op->addr.len);
   if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_accept(s->fd, &op->addr.u.sa, &op->addr.len);
@@ -622,6 +618,28 @@ int lsock_submodule(lua_State *L, const char *name) {
   return 1;
 }
 
+/* Upvalues: the module, the name of a part. No luaopen_ function, which would be a way to open a second module. */
+static int part_loader(lua_State *L) {
+  lua_pushvalue(L, lua_upvalueindex(2));
+  lua_gettable(L, lua_upvalueindex(1));
+  return 1;
+}
+
+/* For require, which would else look for a library to load: in a host it might find another copy of this one. */
+static void preload_parts(lua_State *L) {
+  static const char *const names[] = {"selectors", "reactor"};
+  size_t i;
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  for (i = 0; i < LSOCK_COUNT(names); i++) {
+    lua_pushfstring(L, "socket.%s", names[i]);
+    lua_pushvalue(L, -3);
+    lua_pushstring(L, names[i]);
+    lua_pushcclosure(L, part_loader, 2);
+    lua_rawset(L, -3);
+  }
+  lua_pop(L, 1);
+}
+
 int luaopen_socket(lua_State *L) {
   lsock_Core *c;
   int core;
@@ -652,9 +670,10 @@ int luaopen_socket(lua_State *L) {
   lua_createtable(L, 0, 3);
   lsock_register(L, core, module_meta);
   lua_setmetatable(L, -2);
-  lua_pushvalue(L, -1);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &registry_key);
+  preload_parts(L);
   lua_pushvalue(L, core);
   lua_setfield(L, LUA_REGISTRYINDEX, LSOCK_CAPSULE);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &registry_key); /* last: memory may be short, and then it is not open */
   return 1;
 }

@@ -109,7 +109,8 @@ LSOCKET_API int lsock_raise(lua_State *L, int err, const char *op);
 **   op          sa                          when
 **   socket      NULL                        a socket is made: socket, create_connection, create_server
 **   socketpair  NULL                        two connected ones are
-**   fromfd      the peer's, if connected    a descriptor is to become a socket, or to be passed on by its number
+**   fromfd      the peer's, if connected    a descriptor is to become a socket, or by its number to be passed on or
+**                                           waited for
 **   close       likewise                    a plain descriptor is to be closed (socket.close)
 **   dup         likewise                    ... or duplicated (socket.dup)
 **   connect     the address                 connect, each attempt of create_connection, sending with MSG_FASTOPEN
@@ -189,7 +190,8 @@ enum {                           /* flags of lsock_Limits */
 };
 
 typedef struct lsock_Limits {
-  int sockets; /* open at once in this state, 0: any number; EMFILE. Implies LSOCK_NO_DESCRIPTORS */
+  int sockets; /* open at once in this state, 0: any number; EMFILE. Selectors, loops and lookups that wait count too.
+               ** Implies LSOCK_NO_DESCRIPTORS */
   size_t
       receive; /* bytes of one receive, one buffer, what a file holds; 0: any, else at least 512; argument error, ENOBUFS */
   unsigned flags;

@@ -37,10 +37,14 @@ typedef struct File {
 
 #define FILE_SEAL(core, f) (((uintptr_t)(f) ^ (core)->secret) + 4)
 
+static File *to_file(lua_State *L, int idx) {
+  File *f = lua_touserdata(L, idx);
+  return f && lua_rawlen(L, idx) == sizeof *f && f->seal == FILE_SEAL(lsock_core(L), f) ? f : NULL;
+}
+
 static File *check_file(lua_State *L, int arg) {
-  File *f = lua_touserdata(L, arg);
-  if (!f || lua_rawlen(L, arg) != sizeof *f || f->seal != FILE_SEAL(lsock_core(L), f))
-    luaL_typeerror(L, arg, "socket file");
+  File *f = to_file(L, arg);
+  if (!f) luaL_typeerror(L, arg, "socket file");
   return f;
 }
 
@@ -652,6 +656,11 @@ static int file_setlimit(lua_State *L) {
 static int file_seek(lua_State *L) {
   check_file(L, 1);
   return lsock_failno(L, ESPIPE, "seek");
+}
+
+lsock_fd lsock_filefd(lua_State *L, int idx) {
+  const File *f = to_file(L, idx);
+  return f && f->s ? f->s->fd : LSOCK_NOFD;
 }
 
 /* f:fileno() -> the socket's descriptor, -1 when closed */

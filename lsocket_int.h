@@ -446,10 +446,8 @@ void lsock_open_resolve(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- many at once (lsocket_select.c, lsocket_reactor.c) */
 
-/* The descriptor of what can be waited for: a socket, a file, a number, an object with fileno or getfd. LSOCK_NOFD: none.
-** May call Lua. lsock_checkfd: an argument error instead. */
-lsock_fd lsock_tofd(lua_State *L, int idx);
-lsock_fd lsock_checkfd(lua_State *L, int arg);
+/* The descriptor of a file of makefile's; LSOCK_NOFD for other values and closed ones (lsocket_file.c). */
+lsock_fd lsock_filefd(lua_State *L, int idx);
 
 int lsock_mod_wait(lua_State *L);
 
@@ -536,9 +534,10 @@ static inline int lsock_step_policy(lua_State *L, lsock_Op *op, const char *what
 #define LSOCK_SENDTO(flags) "sendto"
 #endif
 
-/* Does the host's limit leave no room for n sockets more? The error that says so. */
+/* Does the host's limit leave no room for n sockets more? The error that says so, in a C function and in a step. */
 int lsock_full(lua_State *L, const lsock_Core *core, int n);
 int lsock_failfull(lua_State *L, const char *op);
+int lsock_stepfull(lsock_Op *op);
 int lsock_failrefused(lua_State *L, const char *op, const char *what, int family, int type);
 
 /* In a C function: 0, or the number of results of its failure. Before it makes n sockets; before it handles a plain

@@ -508,7 +508,10 @@ static void push_item(lua_State *L, int arg, lua_Integer i, Item *it) {
     it->level = r->c->cmsg_level;
     it->type = r->c->cmsg_type;
     it->len = data_length(r->c);
-    it->data = lua_getiuservalue(L, item, 2) == LUA_TSTRING ? lua_tostring(L, -1) : (const char *)CMSG_DATA(r->c);
+    it->data = (const char *)CMSG_DATA(r->c);
+    if (lua_getiuservalue(L, item, 2) != LUA_TSTRING) return;
+    if (lua_rawlen(L, -1) != it->len) lsock_tampered(L);
+    it->data = lua_tostring(L, -1);
     return;
   }
   if (!lua_istable(L, item))
@@ -517,6 +520,21 @@ static void push_item(lua_State *L, int arg, lua_Integer i, Item *it) {
   it->type = item_int(L, arg, item, 1);
   it->data = lsock_getitem(L, item, 3, "data") == LUA_TNUMBER ? NULL : lsock_tobytes(L, -1, &it->len);
   while (!it->data) luaL_argerror(L, arg, "data of an item must be bytes"); /* which does not return */
+}
+
+/* Numbers of descriptors that an item would pass on: the host is asked, as by send_fds. */
+static int may_pass(const lsock_Core *core, const Item *it) {
+#if defined(SCM_RIGHTS)
+  size_t at;
+  int fd;
+  if (it->level != SOL_SOCKET || it->type != SCM_RIGHTS) return 1;
+  for (at = 0; at + sizeof fd <= it->len; at += sizeof fd) {
+    memcpy(&fd, it->data + at, sizeof fd);
+    if (!lsock_may_fd(core, "fromfd", fd)) return 0;
+  }
+#endif
+  (void)core, (void)it;
+  return 1;
 }
 
 /* 0, or the number of results of a failure. */
@@ -546,6 +564,8 @@ static int check_items(lua_State *L, const lsock_Op *op, Msg *m, int arg) {
                   "ancillary data changes");
     if (!lsock_may_send_item(lsock_core(L), op->s, it.level, it.type))
       return lsock_failrefused(L, op->name, "setsockopt", op->s->family, op->s->type);
+    if ((!lua_isuserdata(L, -2) || lua_isstring(L, -1)) && !may_pass(lsock_core(L), &it))
+      return lsock_failrefused(L, op->name, "fromfd", -1, -1);
     memcpy(put_header(m->control, &at, it.level, it.type, it.len), it.data, it.len);
     lua_pop(L, 1);
     if (passed_on)

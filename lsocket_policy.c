@@ -70,6 +70,12 @@ int lsock_failfull(lua_State *L, const char *op) {
   return lsock_fail(L, &f);
 }
 
+int lsock_stepfull(lsock_Op *op) {
+  op->err = EMFILE;
+  op->msg = LSOCK_TOO_MANY;
+  return LSOCK_FAIL;
+}
+
 int lsock_may_fd(const lsock_Core *core, const char *what, lsock_fd fd) {
   lsock_Addr a;
   int family = -1, type = -1, proto = -1;

@@ -341,13 +341,24 @@ int lsock_reactor_answer(lua_State *L, const lsock_Core *core) {
 
 /* ---------------------------------------------------------------- rounds */
 
-/* The results of a coroutine that ended, or its error, go to the function of UV_ENDED: ended(co, ok, ...). */
+/* ended(co, ok, ...): with the coroutine and the n values that are on top of it, which it takes. */
+static int call_ended(lua_State *L, int owner, int ok, int n) {
+  int co = lua_gettop(L) - n;
+  lua_getiuservalue(L, owner, UV_ENDED);
+  lua_pushvalue(L, co);
+  lua_pushboolean(L, ok);
+  lua_rotate(L, co + 1, 3);
+  return lua_pcall(L, n + 2, 0, 0);
+}
+
+/* The results of a coroutine that ended, or its error, go to the function of UV_ENDED. */
 static void ended(lua_State *L, Reactor *r, int owner, Task *t, int status, int nres) {
   lua_State *co = t->co;
-  int n = status == LUA_OK ? nres : 1;
+  int n = status == LUA_OK ? nres : 1, at = lua_gettop(L) + 1;
   t->state = ENDED;
   r->tasks--;
-  if (lua_checkstack(L, n + 6))
+  lua_pushnil(L); /* for the coroutine */
+  if (lua_checkstack(L, n + 8))
     lua_xmove(co, L, n); /* makes room on co, which may have overflowed */
   else {
     lua_pop(co, n);
@@ -356,22 +367,22 @@ static void ended(lua_State *L, Reactor *r, int owner, Task *t, int status, int 
     n = 1;
   }
   if (t->thrown) {
-    lua_getiuservalue(L, owner, UV_THROWN);
+    push_table(L, owner, UV_THROWN);
     lua_pushnil(L);
     lua_rawsetp(L, -2, t);
     lua_pop(L, 1);
   }
-  lua_getiuservalue(L, owner, UV_ENDED);
   push_table(L, owner, UV_TASKS);
   lua_pushthread(co);
   lua_xmove(co, L, 1);
-  lua_pushvalue(L, -1);
+  lua_copy(L, -1, at);
   lua_pushnil(L);
-  lua_rawset(L, -4);
-  lua_remove(L, -2);
-  lua_pushboolean(L, status == LUA_OK);
-  lua_rotate(L, -(n + 3), 3);
-  lua_call(L, n + 2, 0);
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+  status = call_ended(L, owner, status == LUA_OK, n);
+  if (status == LUA_ERRMEM) status = call_ended(L, owner, 0, 1); /* those who wait for the task hear of that */
+  if (status != LUA_OK) lua_error(L);
+  lua_settop(L, at - 1);
 }
 
 /* May it be resumed? Somebody else may have resumed or closed it: 0, or < 0. */
@@ -1021,15 +1032,17 @@ static int mod_new(lua_State *L) {
   lua_setiuservalue(L, 2, UV_ENDED);
   r->s = lsock_newsock(L, core);
   lua_setiuservalue(L, 2, UV_SOCK);
-  while (id <= UCHAR_MAX && find_reactor(core, id)) id++;
-  if (id > UCHAR_MAX) lua_gc(L, LUA_GCCOLLECT);
-  for (id = 1; id <= UCHAR_MAX && find_reactor(core, id);) id++;
-  if (id > UCHAR_MAX) return luaL_error(L, "too many loops");
+  if (lsock_full(L, core, 1)) return lsock_failfull(L, "loop");
   fd = lsock_plat_poller();
   if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_poller();
   if (fd == LSOCK_NOFD) return lsock_failno(L, errno, "loop");
   lsock_open(r->s, fd, AF_UNSPEC, 0, 0);
+  lsock_count(core, r->s);
   r->s->internal = 1;
+  while (id <= UCHAR_MAX && find_reactor(core, id)) id++; /* now, as finalizers have run that may make loops */
+  if (id > UCHAR_MAX) lua_gc(L, LUA_GCCOLLECT);
+  for (id = 1; id <= UCHAR_MAX && find_reactor(core, id);) id++;
+  if (id > UCHAR_MAX) return luaL_error(L, "too many loops");
   r->id = id;
   r->next = core->reactors;
   core->reactors = r;

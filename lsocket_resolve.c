@@ -305,6 +305,7 @@ static int start(lua_State *L, lsock_Op *op) {
     op->msg = "a name lookup would block";
     return LSOCK_READ;
   }
+  if (lsock_full(L, op->core, 1)) return lsock_stepfull(op);
   s = lsock_newsock(L, op->core);
   if (lsock_plat_socketpair(AF_UNIX, SOCK_STREAM, 0, fds) < 0 &&
       (!lsock_reclaim(L) || lsock_plat_socketpair(AF_UNIX, SOCK_STREAM, 0, fds) < 0)) {
@@ -312,6 +313,7 @@ static int start(lua_State *L, lsock_Op *op) {
     return LSOCK_FAIL;
   }
   lsock_open(s, fds[0], AF_UNIX, SOCK_STREAM, 0);
+  lsock_count(op->core, s);
   s->internal = 1;
   lua_toclose(L, -1);
   j->report = fds[1];

@@ -33,11 +33,29 @@ typedef struct Selector {
 /* Scripts may write into keys: what the slots point to is held apart from those. */
 enum { UV_KEYS = 1, UV_OBJECTS, UV_HELD, UV_SLOTS, UV_SOCK, UV_COUNT = UV_SOCK };
 
-static Selector *check_selector(lua_State *L) {
+/* Its user values hold what it needs; the debug library can change them. */
+static Selector *anchored(lua_State *L, Selector *sel) {
+  int whole;
+  if (sel->closed) return sel;
+  luaL_checkstack(L, 6, "selector");
+  whole = lua_getiuservalue(L, 1, UV_KEYS) == LUA_TTABLE && lua_getiuservalue(L, 1, UV_OBJECTS) == LUA_TTABLE &&
+          lua_getiuservalue(L, 1, UV_HELD) == LUA_TTABLE;
+  lua_getiuservalue(L, 1, UV_SLOTS);
+  lua_getiuservalue(L, 1, UV_SOCK);
+  if (!whole || lua_touserdata(L, -2) != sel->slots || lua_touserdata(L, -1) != sel->s) lsock_tampered(L);
+  lua_pop(L, 5);
+  return sel;
+}
+
+static Selector *is_selector(lua_State *L) {
   Selector *sel = lua_touserdata(L, 1);
   if (sel && lua_rawlen(L, 1) == sizeof *sel && sel->seal == SELECTOR_SEAL(lsock_core(L), sel)) return sel;
   luaL_typeerror(L, 1, "selector");
   return NULL;
+}
+
+static Selector *check_selector(lua_State *L) {
+  return anchored(L, is_selector(L));
 }
 
 static int closed(lua_State *L, const char *op) {
@@ -70,28 +88,57 @@ static int ask_fileno(lua_State *L, int idx, const char *method, lsock_fd *fd) {
   return 1;
 }
 
-lsock_fd lsock_tofd(lua_State *L, int idx) {
-  const lsock_Sock *s = lsock_tosock(L, idx, lsock_core(L));
-  luaL_Stream *f;
-  lsock_fd fd = LSOCK_NOFD;
-  luaL_checkstack(L, 4, "fileno");
+/* The descriptor of an object of this library or of Lua's, which no script can point to another one. */
+static lsock_fd own_fd(lua_State *L, int idx) {
+  const lsock_Core *core = lsock_core(L);
+  const lsock_Sock *s = lsock_tosock(L, idx, core);
+  const Selector *sel;
+  const luaL_Stream *f;
   if (s) return lsock_isclosed(s) ? LSOCK_NOFD : s->fd;
+  if ((f = luaL_testudata(L, idx, LUA_FILEHANDLE)) != NULL)
+    return lua_rawlen(L, idx) == sizeof *f && f->closef ? (lsock_fd)fileno(f->f) : LSOCK_NOFD;
+  if ((sel = lua_touserdata(L, idx)) != NULL && lua_rawlen(L, idx) == sizeof *sel &&
+      sel->seal == SELECTOR_SEAL(core, sel) && sel->s)
+    return sel->s->fd;
+  return lsock_filefd(L, idx);
+}
+
+/* A number, or what a method of the object says. May call Lua. */
+static lsock_fd plain_fd(lua_State *L, int idx) {
+  lsock_fd fd = LSOCK_NOFD;
   if (lua_type(L, idx) == LUA_TNUMBER) {
     int isnum;
     lua_Integer n = lua_tointegerx(L, idx, &isnum);
     return isnum && n >= 0 && n <= INT32_MAX ? (lsock_fd)n : LSOCK_NOFD;
   }
-  f = luaL_testudata(L, idx, LUA_FILEHANDLE);
-  if (f) return f->closef ? (lsock_fd)fileno(f->f) : LSOCK_NOFD;
   if (lua_type(L, idx) != LUA_TTABLE && lua_type(L, idx) != LUA_TUSERDATA) return LSOCK_NOFD;
   if (!ask_fileno(L, idx, "fileno", &fd)) ask_fileno(L, idx, "getfd", &fd);
   return fd;
 }
 
-lsock_fd lsock_checkfd(lua_State *L, int arg) {
+/* The descriptor of what can be waited for: a socket, a file, a number, an object with fileno or getfd. LSOCK_NOFD: none. */
+static lsock_fd to_fd(lua_State *L, int idx) {
+  lsock_fd fd;
+  luaL_checkstack(L, 4, "fileno");
+  fd = own_fd(L, idx);
+  return fd != LSOCK_NOFD ? fd : plain_fd(L, idx);
+}
+
+/* The same for what is to be waited for: of plain descriptors the host is asked. */
+static lsock_fd admitted_fd(lua_State *L, int idx, const char *op) {
+  lsock_fd fd;
+  luaL_checkstack(L, 4, "fileno");
+  fd = own_fd(L, idx);
+  if (fd != LSOCK_NOFD) return fd;
+  fd = plain_fd(L, idx);
+  if (fd != LSOCK_NOFD && !lsock_may_fd(lsock_core(L), "fromfd", fd)) lsock_failrefused(L, op, "fromfd", -1, -1);
+  return fd;
+}
+
+static lsock_fd check_fd(lua_State *L, int arg, const char *op) {
   lsock_fd fd;
   luaL_checkany(L, arg);
-  fd = lsock_tofd(L, arg);
+  fd = admitted_fd(L, arg, op);
   luaL_argcheck(L, fd != LSOCK_NOFD, arg, "has no open descriptor");
   return fd;
 }
@@ -128,8 +175,8 @@ static void grow_slots(lua_State *L, Selector *sel, lsock_fd fd) {
 
 /* Pushes the key of the object at index 2, also of one closed since; 0 and nothing pushed without one. */
 static int find_key(lua_State *L, const Selector *sel, lsock_fd *fd) {
-  *fd = lsock_tofd(L, 2);
-  if (sel->closed) return 0; /* by the object's own method */
+  *fd = to_fd(L, 2);
+  if (anchored(L, lua_touserdata(L, 1))->closed) return 0; /* by a method of the object's own */
   if (*fd != LSOCK_NOFD && *fd < sel->nslots && sel->slots[*fd].events) {
     lua_getiuservalue(L, 1, UV_KEYS);
     lua_rawgeti(L, -1, *fd);
@@ -161,10 +208,11 @@ static int set_events(const Selector *sel, lsock_fd fd, int before, int after) {
 static int sel_register(lua_State *L) {
   Selector *sel = check_selector(L);
   int events = check_events(L, 3);
-  lsock_fd fd = lsock_checkfd(L, 2);
+  lsock_fd fd = check_fd(L, 2, "register");
   Slot *slot;
   lua_settop(L, 4);
-  if (sel->closed) return closed(L, "register");
+  if (anchored(L, sel)->closed) return closed(L, "register");
+  if (fd >= sel->nslots && lsock_plat_get_inheritable(fd) < 0) return lsock_failno(L, errno, "register");
   lua_createtable(L, 0, 4);
   grow_slots(L, sel, fd); /* from here on nothing runs finalizers, which may change the selector */
   if (sel->closed) return closed(L, "register");
@@ -390,11 +438,14 @@ static int wait_poll(lua_State *L, Selector *sel, int64_t ns) {
 
 /* Iterator of select: selector -> key, events; upvalue 2 has the keys */
 static int sel_next(lua_State *L) {
-  Selector *sel = check_selector(L);
+  Selector *sel = is_selector(L);
+  lua_getiuservalue(L, 1, UV_SLOTS);
+  if (lua_touserdata(L, -1) != sel->slots) lsock_tampered(L);
   while (sel->pos < sel->nready) {
     const lsock_Event *ev = &sel->ready[sel->pos++];
     const Slot *slot = ev->fd < sel->nslots ? &sel->slots[ev->fd] : NULL;
     if (!slot || slot->at != sel->pos || !(slot->events & ev->events)) continue; /* no longer registered so */
+    luaL_checktype(L, lua_upvalueindex(2), LUA_TTABLE);
     lua_rawgeti(L, lua_upvalueindex(2), ev->fd);
     lua_pushinteger(L, slot->events & ev->events);
     return 2;
@@ -430,7 +481,7 @@ static int64_t patience(const lsock_Op *op) {
 }
 
 static int step_select(lua_State *L, lsock_Op *op) {
-  Selector *sel = lua_touserdata(L, 1);
+  Selector *sel = anchored(L, lua_touserdata(L, 1));
   int64_t ns = patience(op);
   int n;
   if (sel->closed) {
@@ -482,7 +533,7 @@ static size_t read_list(lua_State *L, int arg) {
   for (i = 1; i <= n; i++) {
     lsock_fd fd;
     lua_geti(L, arg, i);
-    fd = lsock_tofd(L, lua_gettop(L));
+    fd = admitted_fd(L, lua_gettop(L), "select");
     if (fd == LSOCK_NOFD) luaL_argerror(L, arg, lua_pushfstring(L, "item %d has no open descriptor", (int)i));
     lua_rawseti(L, -3, i);
     lua_pushinteger(L, fd);
@@ -516,9 +567,12 @@ static int gather(lua_State *L, lsock_Op *op) {
   const struct pollfd *p = (const struct pollfd *)(void *)op->into;
   lsock_Sock *s = lsock_newsock(L, op->core);
   size_t i;
-  lsock_fd fd = lsock_plat_poller();
+  lsock_fd fd;
+  if (lsock_full(L, op->core, 1)) return lsock_stepfull(op);
+  fd = lsock_plat_poller();
   if (fd == LSOCK_NOFD) return lsock_again(op, LSOCK_READ);
   lsock_open(s, fd, AF_UNSPEC, 0, 0);
+  lsock_count(op->core, s);
   s->internal = 1;
   op->w = s;
   op->wslot = lua_gettop(L);
@@ -631,18 +685,22 @@ static int step_wait(lua_State *L, lsock_Op *op) {
 int lsock_mod_wait(lua_State *L) {
   static const char *const modes[] = {"r", "w", NULL};
   lsock_Core *core = lsock_core(L);
-  lsock_fd fd = lsock_checkfd(L, 1);
+  lsock_fd fd = check_fd(L, 1, "wait");
   int mode = luaL_checkoption(L, 2, NULL, modes);
   int64_t timeout = lsock_checktimeout(L, 3);
+  int family = -1, type = -1, proto = -1; /* a wait hook gets to see it: the policy is to know what it is */
   lsock_Op op;
   lua_settop(L, 3);
   if (!lsock_tosock(L, 1, core)) { /* under a socket of ours, which is closed at the end */
     lsock_Sock *s = lsock_newsock(L, core);
     s->internal = 1;
+    if (lsock_full(L, core, 1)) return lsock_failfull(L, "wait");
     fd = lsock_plat_dup(fd);
     if (fd == LSOCK_NOFD) return lsock_failno(L, errno, "wait");
     s->shared = 1;
-    lsock_open(s, fd, AF_UNSPEC, 0, 0);
+    if (!core->policy || lsock_describe(fd, &family, &type, &proto) < 0) family = type = proto = 0;
+    lsock_open(s, fd, family, type, proto);
+    lsock_count(core, s);
     lua_replace(L, 1);
     lua_settop(L, 1);
     lua_toclose(L, 1);
@@ -672,11 +730,14 @@ static int new_selector(lua_State *L, int poller) {
   lua_setmetatable(L, at);
   if (poller) {
     lsock_Sock *s = lsock_newsock(L, core);
-    lsock_fd fd = lsock_plat_poller();
+    lsock_fd fd;
+    if (lsock_full(L, core, 1)) return lsock_failfull(L, "selector");
+    fd = lsock_plat_poller();
     if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_poller();
     if (fd == LSOCK_NOFD) return lsock_failno(L, errno, "selector");
     s->internal = 1;
     lsock_open(s, fd, AF_UNSPEC, 0, 0);
+    lsock_count(core, s);
     sel->s = s;
     lua_setiuservalue(L, at, UV_SOCK);
   }

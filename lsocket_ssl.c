@@ -442,8 +442,8 @@ int luaopen_socket_ssl(lua_State *L) {
   int core = lua_gettop(L), st;
   lsock_Ssl *state;
   if (lua_getiuservalue(L, core, LSOCK_UV_TLS) == LUA_TUSERDATA) {
-    lua_getiuservalue(L, -1, STATE_UV_MODULE);
-    return 1;
+    if (lua_getiuservalue(L, -1, STATE_UV_MODULE) == LUA_TTABLE) return 1;
+    lua_settop(L, core); /* memory was short when it was opened */
   }
   luaL_checkversion(L);
   state = lua_newuserdatauv(L, sizeof *state, STATE_UV_COUNT);

@@ -425,9 +425,12 @@ int lsock_pause(lua_State *L, lsock_Op *op, int64_t ns) {
   }
   if (!op->w || op->w == op->s) { /* the wait hook needs something to wait for: a socket that never becomes ready */
     lsock_Sock *s = lsock_newsock(L, op->core);
-    lsock_fd fd = lsock_plat_socket(AF_UNIX, SOCK_DGRAM, 0);
+    lsock_fd fd;
+    if (lsock_full(L, op->core, 1)) return lsock_stepfull(op);
+    fd = lsock_plat_socket(AF_UNIX, SOCK_DGRAM, 0);
     if (fd == LSOCK_NOFD) return lsock_again(op, LSOCK_READ);
     lsock_open(s, fd, AF_UNIX, SOCK_DGRAM, 0);
+    lsock_count(op->core, s);
     s->internal = 1;
     op->w = s;
     op->wslot = lua_gettop(L);

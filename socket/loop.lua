@@ -72,8 +72,10 @@ local function wait_in(list, seconds, what)
   local co = running()
   if not co then error(("%s: %s"):format(what, NOT_HERE), 0) end
   local at = (list.last or 0) + 1
-  local note = {co = co, loop = task_of[co].loop}
-  list[at], list.last = note, at
+  local note = {co = co, loop = task_of[co].loop, woken = false} -- all fields now: waking needs no memory
+  list.first = list.first or 1
+  list.last = at
+  list[at] = note
   local ok, woken = pcall(park, seconds)
   if not note.woken and list[at] == note then
     list[at] = nil
@@ -122,35 +124,34 @@ local function handler(e)
   local task = current()
   if task and not is_cancelled(e) then
     local cause = task.cause
-    task.traceback = debug.traceback(cause and cause.error == e and cause.traceback or nil, 2)
+    task.traceback = debug and debug.traceback(cause and cause.error == e and cause.traceback or nil, 2)
   end
   return e
 end
 
+-- Where memory is short in here, the reactor calls it once more: what has been done is not done again.
 local function ended(task, ok, ...)
-  if ok then
-    task.ending, task.results = "done", table.pack(...)
-  else
-    local e = ...
-    task.error = e
-    task.ending = is_cancelled(e) and "cancelled" or "failed"
-  end
   local l, joiners, group = task.loop, task.joiners, task.group
-  l.count = l.count - 1
-  task.co, task.joiners, task.cause = nil, nil, nil
+  if not task.ending then
+    local e = ...
+    if ok then task.results = table.pack(...) else task.error = e end
+    task.ending = ok and "done" or is_cancelled(e) and "cancelled" or "failed"
+    l.count = l.count - 1
+  end
   if group then group:_ended(task) end
   if joiners and wake_all(joiners) > 0 then
     task.joined = true
   elseif task.ending == "failed" and not (group or task.joined) then
     l.failures[#l.failures + 1] = task
   end
+  task.co, task.joiners, task.cause = nil, nil, nil
 end
 
 local function new_task(l, group, f, ...)
   local co = coroutine.create(xpcall)
   local task = setmetatable({loop = l, group = group, co = co}, Task)
+  task_of[co] = task -- first, as there may be no memory for it
   l.reactor:add(co, f, handler, ...)
-  task_of[co] = task
   l.count = l.count + 1
   return task
 end
@@ -449,14 +450,17 @@ local function new_group(options)
 end
 
 function Group:_ended(task)
-  self.members[task] = nil
-  self.count = self.count - 1
-  if task.ending == "failed" and not self.failed then
+  if self.members[task] then
+    self.members[task] = nil
+    self.count = self.count - 1
+  end
+  if task.ending == "failed" and (self.failed or task) == task then
     self.failed = task
     self:cancel()
     if not self.settling and not self.owner.ending then -- what the block itself does ends too
-      self.thrown = reactor.cancel()
-      self.loop.reactor:throw(self.owner.co, self.thrown, true)
+      local e = reactor.cancel()
+      self.loop.reactor:throw(self.owner.co, e, true)
+      self.thrown = e
     end
   elseif task.ending == "failed" then -- only one error can go on
     lost(self.loop, task)

@@ -280,6 +280,17 @@ describe("the policy of a host", function()
         refused(c.load_verify_locations, c, "/etc/passwd")
         refused(function() c.keylog_filename = "/tmp/keys" end)
         refused(ssl.create_default_context, {cafile = "/etc/passwd"})
+        refused(ssl.create_default_context, {capath = "/etc/ssl"})
+        refused(c.load_verify_locations, c, nil, "/etc/ssl")
+        refused(c.load_verify_locations, c, {cafile = "/etc/passwd", cadata = ""})
+        refused(c.load_cert_chain, c, "/dev/null", "/etc/passwd", "password")
+        refused(function() return socket.ssl(s, "/etc/passwd", "/etc/passwd") end)
+        refused(function() return s.sendfile(s, "/etc/passwd", 0, 1) end)
+        refused(function() return s.sendfile(s, "./README.md") end)
+        if ssl.get_server_certificate then
+          local ok, e = pcall(ssl.get_server_certificate, {"127.0.0.1", port})
+          assert(not ok and e.code == "EACCES")
+        end
         local _, e = c:try_load_dh_params "/etc/passwd"
         assert(e.code == "EACCES")
       end
@@ -426,6 +437,238 @@ describe("the policy of a host", function()
     ]]
   end)
 
+  it("keeps the host's descriptors out of selectors and loop.wait", function()
+    attack [[
+      local selectors, wait = socket.selectors, socket.reactor.wait
+      local theirs = host.pair()
+      local closed = tcp()
+      closed:close()
+      socket.SocketType.fileno = function() return theirs end -- a closed socket has no number of its own
+      local objects = {theirs, theirs + 0.0, {fileno = function() return theirs end}, {getfd = function() return
+        theirs end}, setmetatable({}, {__index = {fileno = function() return theirs end}}), 0, 1, 2, closed}
+      for _, o in ipairs(objects) do
+        for _, make in ipairs {selectors.DefaultSelector, selectors.PollSelector} do
+          local sel <close> = make()
+          local e = refused(sel.register, sel, o, selectors.EVENT_READ)
+          assert(e.refused == "fromfd" and e.op == "register")
+          assert(not pcall(sel.get_key, sel, o) and not pcall(sel.modify, sel, o, 1) and next(sel:get_map()) == nil)
+        end
+        refused(selectors.select, {o}, {}, {}, 0)
+        refused(selectors.select, {}, {o}, {}, 0)
+        refused(selectors.select, {}, {}, {tcp(), o}, 0)
+        refused(wait, o, "r", 0)
+        -- the hook would be given a socket made of it
+        socket.setwaithook(function(s) error("given " .. tostring(s)) end)
+        coroutine.wrap(function() refused(wait, o, "r", 1) end)()
+        socket.setwaithook(nil)
+      end
+      -- what is ours may be waited for
+      local a, b = socket.socketpair()
+      local f, sel <close> = b:makefile(), selectors.DefaultSelector()
+      local outer <close> = selectors.DefaultSelector()
+      sel:register(f, selectors.EVENT_READ)
+      outer:register(sel, selectors.EVENT_READ)
+      a:send "x"
+      assert(outer:select(5)(outer).fileobj == sel and sel:select(5)(sel).fileobj == f)
+      assert(wait(b, "r", 5) and #selectors.select({f}, {}, {}, 5) == 1)
+    ]]
+    -- where descriptors are allowed, what a wait hook sees of them is judged as what it is
+    attack([[
+      local s = udp()
+      local fd = s:detach()
+      socket.setwaithook(function(w)
+        assert(w.family == AF.v4 and w.type == socket.SOCK_DGRAM)
+        refused(w.sendto, w, "x", {"127.0.0.1", port})
+        refused(w.connect, w, {"127.0.0.1", port})
+        return false
+      end)
+      coroutine.wrap(function() assert(socket.reactor.wait(fd, "r", 1) == false) end)()
+      socket.setwaithook(nil)
+    ]], "-f")
+  end)
+
+  it("holds for the sockets that wait hooks are given", function()
+    attack [[
+      local given = 0
+      socket.setwaithook(function(w)
+        given = given + 1
+        for _, to in ipairs {path, {"127.0.0.1", port}, {AF.v4, string.pack(">I2", port) .. "\127\0\0\1" ..
+            ("\0"):rep(8)}} do
+          assert(not pcall(w.connect, w, to) and not pcall(w.sendto, w, "x", to) and not pcall(w.bind, w, to))
+        end
+        if w.family == socket.AF_UNIX then
+          refused(w.connect, w, path)
+          refused(w.sendto, w, "x", path)
+          refused(w.bind, w, path .. "2")
+        end
+        return nil
+      end)
+      coroutine.wrap(function() socket.sleep(0.01) end)()
+      coroutine.wrap(function() socket.getaddrinfo("localhost", port) end)()
+      coroutine.wrap(function() pcall(socket.create_connection, {"localhost", port}, 5) end)()
+      local a, b = socket.socketpair()
+      b:send "x"
+      coroutine.wrap(function() socket.selectors.select({a}, {}, {}, 1) end)()
+      local sel = socket.selectors.DefaultSelector()
+      coroutine.wrap(function() sel:register(b, 1) sel:select(0.01) end)()
+      socket.setwaithook(nil)
+      assert(given > 1, given)
+    ]]
+  end)
+
+  it("judges raw addresses, named fields and changed address objects as what they are", function()
+    attack [[
+      local raw = string.pack(">I2", port) .. "\127\0\0\1" .. ("\0"):rep(8)
+      local named = tcp():connect({"127.0.0.1", good}):getpeername()
+      named[1], named[2] = "127.0.0.1", port
+      for _, to in ipairs {{host = "127.0.0.1", port = port}, {"127.0.0.1", port = port}, {host = 2130706433, port =
+          port}, named, setmetatable({"127.0.0.1", port}, {__index = {"127.0.0.1", good}})} do
+        refused(function() tcp():connect(to) end)
+        refused(function() udp():sendto("x", to) end)
+        refused(function() udp():connect(to) end)
+      end
+      for _, to in ipairs {{AF.v4, raw}, {0, raw}, {AF.v6, raw}, {1, path}, path} do
+        assert(not pcall(function() tcp():connect(to) end))
+        assert(not pcall(function() udp():sendto("x", to) end))
+        assert(not pcall(function() udp():connect(to) end))
+        assert(not pcall(socket.create_connection, to, 5))
+      end
+      -- what unpackaddr makes of any bytes is an address like others
+      local made = socket.unpackaddr(socket.packaddr(AF.v4, {"127.0.0.1", port}))
+      refused(function() udp():sendto("x", made) end)
+    ]]
+  end)
+
+  it("knows all Unix paths or none: relative, linked and abstract ones are refused alike", function()
+    local code = [[
+      local a = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+      local dir, name = path:match "^(.*)/(.-)$"
+      for _, p in ipairs {path, "./x", "x", name, "../" .. path, dir .. "/../" .. path, "\0x", "\0", ""} do
+        refused(function() socket.socketpair():connect(p) end)
+        refused(function() socket.socketpair():bind(p) end)
+        refused(socket.create_server, p, {family = socket.AF_UNIX})
+        local ok, e = pcall(socket.create_connection, p, 1)
+        assert(not ok)
+      end
+      refused(socket.socket, socket.AF_UNIX)
+    ]]
+    attack(code)
+    attack([[ -- with the flag that allows them they lead where they lead, and nowhere else
+      refused(socket.socket, socket.AF_UNIX + 15)
+      local s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+      assert(not pcall(s.sendto, s, "x", {"127.0.0.1", port}))
+    ]], "-u")
+  end)
+
+  it("keeps passed descriptors from becoming sockets, by every way", function()
+    attack [[
+      local a, b = socket.socketpair()
+      local function passed()
+        socket.send_fds(a, "x", {udp()})
+        local _, fds = socket.recv_fds(b, 1, 1)
+        return fds[1]
+      end
+      local fd = passed()
+      refused(socket.fromfd, fd, AF.v4, socket.SOCK_DGRAM)
+      refused(socket.socket, AF.v4, socket.SOCK_DGRAM, 0, fd)
+      refused(socket.socket, -1, -1, -1, fd)
+      refused(socket.dup, fd)
+      refused(socket.close, fd)
+      assert(not pcall(socket.send_fds, a, "x", {fd}))
+      refused(a.sendmsg, a, "x", {{socket.SOL_SOCKET, socket.SCM_RIGHTS, string.pack("i", fd)}})
+      local e = refused(socket.selectors.DefaultSelector().register, socket.selectors.DefaultSelector(), fd, 1)
+      assert(e.refused == "fromfd")
+      socket.send_fds(a, "x", {udp()})
+      local _, items = b:recvmsg(1, 100)
+      fd = string.unpack("i", items[1].data)
+      refused(socket.fromfd, fd, AF.v4, socket.SOCK_DGRAM)
+    ]]
+  end)
+
+  it("holds in tasks, and in what the reactor calls", function()
+    attack [[
+      local r
+      local function attempts()
+        local s = tcp():settimeout(5)
+        refused(s.connect, s, {"127.0.0.1", port})
+        refused(s.connect, s, {"localhost", port})
+        refused(socket.create_server, {"127.0.0.1", 0})
+        local ok, e = pcall(socket.create_connection, {"localhost", port}, 5)
+        assert(not ok and e.code == "EACCES")
+        local u = udp():settimeout(5)
+        refused(u.sendto, u, "x", {"localhost", port})
+        socket.create_connection({"127.0.0.1", good}, 5):close()
+      end
+      local ended = 0
+      r = socket.reactor.new(function(_, ok, e)
+        if not ok then error(e, 0) end
+        ended = ended + 1
+        attempts()
+      end)
+      r:add(coroutine.create(attempts))
+      r:add(coroutine.create(function()
+        coroutine.wrap(attempts)()
+        socket.reactor.resume(coroutine.create(attempts))
+      end))
+      r:after(0, attempts)
+      repeat until not r:turn(5)
+      assert(ended == 2)
+      refused(socket.reactor.wait, r:fileno(), "r", 0)
+    ]]
+  end)
+
+  it("withstands forged selectors, reactors, timers and files, and changes of what they hold", function()
+    attack [[
+      local sel, r = socket.selectors.DefaultSelector(), socket.reactor.new(print)
+      local timer, b = r:after(100, print), socket.socketpair()
+      local file = b:makefile()
+      local stream = debug.getregistry()["FILE*"]
+      for _, object in ipairs {sel, r, timer, file} do
+        local meta = debug.getmetatable(object)
+        for _, forged in ipairs {host.bytes(("\1"):rep(64)), host.bytes(("\0"):rep(4096)), socket.buffer(100), tcp(),
+            sel, r, timer, file, io.stdout} do
+          if forged ~= object then
+            for name, f in pairs(meta.__index) do
+              if type(f) == "function" and name ~= "close" then pcall(f, forged, coroutine.create(print), 0) end
+            end
+          end
+        end
+      end
+      for size = 8, 64, 8 do -- no pointer of a script's becomes a FILE; Lua's own library would believe it
+        for _, forged in ipairs {socket.buffer(size), size ~= 16 and host.bytes(("\1"):rep(size))} do
+          debug.setmetatable(forged, stream)
+          assert(not pcall(sel.register, sel, forged, 1))
+          debug.setmetatable(forged, nil)
+        end
+      end
+      local keep = {}
+      for uv = 1, 4 do
+        for _, value in ipairs {{}, host.bytes(("\0"):rep(64)), "text", 0} do
+          local s, m = socket.selectors.DefaultSelector(), b:makefile()
+          s:register(b, 1)
+          for _, object in ipairs {s, m} do
+            debug.setuservalue(object, value, uv)
+            keep[#keep + 1] = object
+          end
+          collectgarbage()
+          pcall(s.select, s, 0)
+          pcall(s.modify, s, b, 2)
+          pcall(s.get_map, s)
+          pcall(s.unregister, s, b)
+          pcall(s.get_key, s, {fileno = function() debug.setuservalue(s, nil, uv) return 1 end})
+          if type(value) == "string" then tampered(s.select, s, 0) end
+          pcall(s.close, s)
+        end
+      end
+      local _, keys = debug.getupvalue(sel:select(0), 2)
+      local step = sel:select(0)
+      sel:register(b, 2)
+      step = sel:select(5)
+      debug.setupvalue(step, 2, "text")
+      assert(not pcall(step, sel))
+    ]]
+  end)
+
   it("is asked for names as they are resolved", function()
     attack [[
       local list = socket.getaddrinfo("localhost", port, 0, socket.SOCK_STREAM)
@@ -468,6 +711,60 @@ describe("names that change between check and use", function()
     ]], server:getsockname().port)
     server:settimeout(0)
     assert.equals("EAGAIN", select(2, server:try_accept()).code)
+  end))
+end)
+
+describe("names whose addresses change with each question", function()
+  local net = require "spec.support.netns".new {setup = "ip addr add 8.8.8.8/32 dev lo", zone = {
+    ["fickle.test"] = {turns = {{"8.8.8.8"}, {"127.0.0.1"}}},
+    ["alias.test"] = {CNAME = "fickle.test"},
+    ["both.test"] = {turns = {{"8.8.8.8", "127.0.0.1"}, {"127.0.0.1", "8.8.8.8"}, {"127.0.0.1"}}},
+  }}
+  teardown(function() net:stop() end)
+
+  it("lead to what the rules allow, or nowhere", net:inside(function()
+    local good = socket.create_server {"8.8.8.8", 0}
+    local port = good:getsockname().port
+    local victim = socket.create_server {"127.0.0.1", port}
+    local heard = socket.socket(socket.AF_INET, socket.SOCK_DGRAM):bind({"127.0.0.1", port}):settimeout(0)
+    require "spec.support.host".holds("-r -c '*:*'", [[
+      local port, reached, refused = tonumber((...)), 0, 0
+      local function attempt(f, ...)
+        local ok, e = pcall(f, ...)
+        if ok then reached = reached + 1
+        elseif e.code == "EACCES" then refused = refused + 1
+        else error(e) end
+        return ok and e
+      end
+      local function all(name, timeout)
+        local s = socket.socket():settimeout(timeout)
+        if attempt(s.connect, s, {name, port}) then assert(s:getpeername().host == "8.8.8.8") end
+        local u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM):settimeout(timeout)
+        attempt(u.sendto, u, "x", {name, port})
+        attempt(u.sendmsg, u, "x", nil, 0, {name, port})
+        if attempt(u.connect, u, {name, port}) then assert(u:getpeername().host == "8.8.8.8") end
+        local c = attempt(socket.create_connection, {name, port}, timeout)
+        if c then assert(c:getpeername().host == "8.8.8.8") end
+        -- looked up by the script first, used by name then
+        local first = socket.getaddrinfo(name, port, socket.AF_INET)[1].sockaddr
+        c = attempt(socket.create_connection, {name, first.port}, timeout)
+        if c then assert(c:getpeername().host == "8.8.8.8") end
+      end
+      for _, name in ipairs {"fickle.test", "alias.test", "both.test"} do
+        for round = 1, 3 do
+          all(name)
+          all(name, 5)
+        end
+      end
+      local tasks = socket.reactor.new(function(_, ok, e) if not ok then error(e) end end)
+      for round = 1, 6 do tasks:add(coroutine.create(all), "fickle.test", 5) end
+      repeat until not tasks:turn(5)
+      assert(reached > 10 and refused > 10, reached .. " and " .. refused)
+      print "ok"
+    ]], port)
+    assert.equals("EAGAIN", select(2, victim:settimeout(0):try_accept()).code)
+    assert.equals("EAGAIN", select(2, heard:try_recv(10)).code)
+    assert.truthy(good:settimeout(0):accept())
   end))
 end)
 

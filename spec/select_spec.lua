@@ -273,6 +273,15 @@ for _, kind in ipairs(kinds) do
       pipe:close()
     end)
 
+    it("answers EBADF for a number that is no descriptor, and makes no room for it", function()
+      local sel <close> = make()
+      collectgarbage()
+      local before = collectgarbage "count"
+      for _, fd in ipairs {1000003, 1 << 24, 2147483647} do fails("EBADF", sel.register, sel, fd, READ) end
+      assert.is_true(collectgarbage "count" - before < 1000)
+      assert.same({}, sel:get_map())
+    end)
+
     it("answers EPERM for a regular file where the system does", function() -- Python: PermissionError of epoll
       local sel <close> = make()
       local file <close> = io.tmpfile()

@@ -12,7 +12,7 @@ only=" $* "
 logs=build/check
 mkdir -p $logs
 sources=$($MAKE core-sources) && flags=$($MAKE core-flags) || exit 1
-formatted=$(ls lsocket*.[ch] spec/host/*.[ch] spec/host/kqueue/*.c 2>/dev/null)
+formatted=$(ls lsocket*.[ch] examples/embed/*.c spec/host/*.[ch] spec/host/kqueue/*.c 2>/dev/null)
 failures=0
 
 # step name description command...
@@ -54,7 +54,7 @@ exported() {
 }
 
 tidy() {
-  echo $sources $(ls spec/host/*.c) | tr ' ' '\n' |
+  echo $sources $(ls spec/host/*.c examples/embed/*.c) | tr ' ' '\n' |
     xargs -n 1 -P "$jobs" sh -c 'clang-tidy --quiet "$0" -- '"$flags"' -I. -Wall -Wextra 2>&1 |
       grep -v "warnings\? generated\|warnings treated as errors\|^Suppressed\|^Use -header-filter" >"'$logs'/tidy-$(basename "$0").txt"
       cat "'$logs'/tidy-$(basename "$0").txt"; ! grep -q "error:" "'$logs'/tidy-$(basename "$0").txt"'

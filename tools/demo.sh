@@ -383,7 +383,20 @@ client frame_loop
 sed -n '1,2p;$p' "$tmp/client" | say game
 expect 'all of the page arrived between the frames' '2097152 bytes in ' "$tmp/client"
 
-title '16. Our HTTP/1.1 server and 50 busy connections, by wrk'
+title '16. A C program with two scripts, their memory, addresses and time in its hands'
+game=build/game
+if [ ! -x "$game" ]; then
+  skip 'the game is not built: make embed-example'
+else
+  "$game" >"$tmp/client" 2>&1
+  status=$?
+  say game <"$tmp/client"
+  if [ "$status" -eq 0 ]; then ok 'the level arrived, and nothing is left behind'; else bad 'the game was not content'; fi
+  expect 'no frame took over 2 ms because of networking' 'over 2 ms because of networking: 0' "$tmp/client"
+  expect 'and no script goes where it may not' 'may not phone home: refused by the host' "$tmp/client"
+fi
+
+title '17. Our HTTP/1.1 server and 50 busy connections, by wrk'
 if ! command -v wrk >/dev/null; then
   skip 'wrk is not installed'
 elif serve http11_server 127.0.0.1 0; then
@@ -398,7 +411,7 @@ elif serve http11_server 127.0.0.1 0; then
   stop
 fi
 
-title '17. When things go wrong'
+title '18. When things go wrong'
 client errors
 status=$?
 say lua <"$tmp/client"

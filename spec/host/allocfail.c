@@ -2,9 +2,10 @@
 ** allocfail.c: runs a script again and again, each time with another allocation failing: of Lua's allocator and of the
 ** library's own calls of malloc (the program is linked with --wrap). Three ways: the allocation succeeds when Lua tries
 ** again after a collection; it fails then too; it and all after it fail. Each time the script must succeed, or end with
-** a memory error, and after lua_close no memory and no descriptor may be left.
+** a memory error and then succeed in the same state with memory enough; after lua_close no memory and no descriptor may
+** be left.
 **
-**   allocfail script.lua [every]     tries every n-th allocation, by default all
+**   allocfail [-p] script.lua [every]     tries every n-th allocation, by default all; -p: under a policy and limits
 */
 #define _POSIX_C_SOURCE 200809L
 
@@ -29,6 +30,7 @@ static pthread_t tested;        /* the lookups' threads allocate too, at times n
 static long count, first, last; /* allocations so far; those that fail */
 static atomic_long outside;     /* blocks of the library's own */
 static size_t bytes;            /* of Lua's */
+static int guarded;             /* by a policy and limits */
 
 static int fails(void) {
   if (!pthread_equal(pthread_self(), tested)) return 0;
@@ -85,21 +87,49 @@ static int descriptors(void) {
   return n;
 }
 
+static void guard(lua_State *L) {
+  static const lsock_Limits limits = {200, 1 << 20, LSOCK_NO_DESCRIPTORS};
+  static lsock_Rule loopback; /* set before the first state begins to use it */
+  static lsock_Rules rules = {&loopback, 1, &loopback, 1, 0};
+  if (lsock_rule(&loopback, "127.0.0.1:*") < 0) exit(2);
+  lsock_setpolicy(L, lsock_rules, &rules);
+  lsock_setlimits(L, &limits);
+}
+
 static int script(lua_State *L) {
   luaL_requiref(L, "socket", luaopen_socket, 0);
+  if (guarded) guard(L);
   if (luaopen_socket_ssl) {
     lua_getfield(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
     lua_pushcfunction(L, luaopen_socket_ssl);
     lua_setfield(L, -2, "socket.ssl");
   }
   lua_settop(L, 1);
-  if (luaL_loadfile(L, lua_tostring(L, 1)) != LUA_OK) return lua_error(L);
+  if (luaL_loadfile(L, lua_touserdata(L, 1)) != LUA_OK) return lua_error(L);
   lua_call(L, 0, 0);
   return 0;
 }
 
+/* Ends the program unless the error on top is one of memory; pops it. */
+static void expect_memory(lua_State *L, int status, long from) {
+  const char *message = lua_tostring(L, -1);
+  if (status != LUA_ERRMEM && (!message || (!strstr(message, "memory") && !strstr(message, "stack overflow")))) {
+    last = 0;
+    fprintf(stderr, "allocation %ld: %s\n", from, luaL_tolstring(L, -1, NULL));
+    exit(1);
+  }
+  lua_pop(L, 1);
+}
+
+/* Allocates nothing outside of lua_pcall. */
+static int call(lua_State *L, char *path) {
+  lua_pushcfunction(L, script);
+  lua_pushlightuserdata(L, path);
+  return lua_pcall(L, 1, 0, 0);
+}
+
 /* 1 if the script ended well, 0 by a memory error; complains of everything else. */
-static int run(const char *path, long from, long to, int fds) {
+static int run(char *path, long from, long to, int fds) {
   lua_State *L;
   int status, ended, i;
   first = LONG_MAX;
@@ -110,18 +140,17 @@ static int run(const char *path, long from, long to, int fds) {
   /* Lua 5.4 does not survive a failure while it makes the metatable of its own string buffers. */
   if (luaL_dostring(L, "return ('x'):rep(10000)")) exit(2);
   lua_settop(L, 0);
-  lua_pushcfunction(L, script);
-  lua_pushstring(L, path);
+  if (!lua_checkstack(L, LUA_MINSTACK)) exit(2);
   count = 0;
   first = from;
   last = to;
-  status = lua_pcall(L, 1, 0, 0);
+  status = call(L, path);
   ended = status == LUA_OK;
-  if (!ended && status != LUA_ERRMEM) {
-    const char *message = lua_tostring(L, -1);
-    if (!message || (!strstr(message, "memory") && !strstr(message, "stack overflow"))) {
-      last = 0;
-      fprintf(stderr, "allocation %ld: %s\n", from, luaL_tolstring(L, -1, NULL));
+  if (!ended) {
+    expect_memory(L, status, from);
+    last = 0;
+    if (call(L, path) != LUA_OK) {
+      fprintf(stderr, "allocation %ld, and then with memory enough: %s\n", from, luaL_tolstring(L, -1, NULL));
       exit(1);
     }
   }
@@ -139,10 +168,16 @@ static int run(const char *path, long from, long to, int fds) {
 
 int main(int argc, char **argv) {
   static const char *const names[] = {"failing until a collection", "failing", "failing from there on"};
-  long every = argc > 2 ? strtol(argv[2], NULL, 10) : 1, n, total;
+  long every, n, total;
   int fds, way, ok;
+  if (argc > 1 && strcmp(argv[1], "-p") == 0) {
+    guarded = 1;
+    argc--;
+    argv++;
+  }
+  every = argc > 2 ? strtol(argv[2], NULL, 10) : 1;
   if (argc < 2 || every < 1) {
-    fprintf(stderr, "usage: %s script.lua [every]\n", argv[0]);
+    fprintf(stderr, "usage: %s [-p] script.lua [every]\n", argv[0]);
     return 2;
   }
   tested = pthread_self();

@@ -2,6 +2,7 @@
 
 local socket = require "socket"
 local ssl = require "socket.ssl"
+local loop = require "socket.loop"
 
 local dir = os.getenv "CERTS" .. "/"
 local pool = {}
@@ -101,6 +102,23 @@ function parts.sockets()
   b:close()
 end
 
+-- Tasks of a loop; a group, so that nobody waits for one that failed.
+function parts.tasks()
+  local x, y = socket.socketpair()
+  pool[#pool + 1], pool[#pool + 2] = x, y
+  loop.run(loop.group, function(g)
+    g:spawn(function()
+      local s <close> = server:wrap_socket(y, {server_side = true})
+      s:sendall((s:recv(100)))
+      s:sendall(("x"):rep(40000))
+    end)
+    local c <close> = client:wrap_socket(x, {server_hostname = "localhost"})
+    c:sendall "hello"
+    local f <close> = c:makefile()
+    assert(f:read(5) == "hello" and #f:read(40000) == 40000)
+  end)
+end
+
 function parts.refused()
   local e = failure("CERTIFICATE_VERIFY_FAILED", over_memory, {server_hostname = "other.test"})
   assert(e:is(ssl.SSLCertVerificationError) and e.verify_code == 62 and e.server_hostname == "other.test")
@@ -145,7 +163,7 @@ function parts.functions()
   assert(#c:get_ciphers() > 0 and c:session_stats().number == 0)
 end
 
-local names = {"memory", "sockets", "refused", "callbacks", "functions"}
+local names = {"memory", "sockets", "tasks", "refused", "callbacks", "functions"}
 for i, name in ipairs {"contexts", table.unpack(names)} do
   local part = i == 1 and contexts or parts[name]
   local ok, e = pcall(part)

@@ -138,6 +138,59 @@ function work.coroutines()
   assert(got == m)
 end
 
+function work.selectors()
+  local selectors = require "socket.selectors"
+  for _, make in ipairs {selectors.DefaultSelector, selectors.PollSelector} do
+    local sel <close> = make()
+    local a <close>, b = socket.socketpair()
+    local _ <close> = b
+    sel:register(b, selectors.EVENT_READ)
+    a:send "x"
+    for key in sel:select(5) do assert(key.fileobj:recv(1) == "x") end
+  end
+end
+
+-- Tasks that talk, look names up, time out, are cancelled.
+function work.loop()
+  local loop = require "socket.loop"
+  local m = message(200000)
+  local received = 0
+  loop.run(function()
+    local server <close> = socket.create_server {"127.0.0.1", 0}
+    local port = server:getsockname().port
+    loop.group(function(g)
+      g:spawn(function()
+        for _ = 1, 5 do
+          local conn = server:accept()
+          g:spawn(function()
+            local _ <close> = conn
+            conn:sendall(recv_exactly(conn, #m))
+          end)
+        end
+      end)
+      for _ = 1, 5 do
+        g:spawn(function()
+          local s <close> = socket.create_connection({"localhost", port}, 10)
+          s:sendall(m)
+          assert(recv_exactly(s, #m) == m)
+          received = received + 1
+        end)
+      end
+    end)
+    fails("ETIMEDOUT", loop.timeout, 0.001, socket.sleep, 10)
+    local queue = loop.queue(2)
+    local getter = loop.spawn(function() return queue:get() + queue:get() end)
+    queue:put(1)
+    queue:put(2)
+    assert(getter:join() == 3)
+    local waits = loop.spawn(socket.sleep, 10)
+    coroutine.yield()
+    waits:cancel()
+    assert(not pcall(waits.join, waits))
+  end)
+  assert(received == 5)
+end
+
 -- Left to the collector; without a warning, as nothing has switched them on.
 function work.garbage()
   for _ = 1, 10 do socket.socketpair() end

@@ -56,16 +56,24 @@ describe("re-entry", function()
   end)
 
   it("selectors: a finalizer registers while another does, or waits", function()
-    local sel, fd
-    with_finalizers(function() fd = fd * 3 // 2 sel:register(fd, 1) end, function()
-      for _ = 1, 200 do
-        sel, fd = selectors.PollSelector(), 100
-        for n = 1, 6 do
-          pcall(sel.register, sel, 60 << n, 1)
+    local many = {}
+    for i = 1, 300, 2 do many[i], many[i + 1] = socket.socketpair() end -- for high numbers
+    local sel, left
+    local registered = 0
+    with_finalizers(function()
+      local s = table.remove(left)
+      if s then sel:register(s, 1) registered = registered + 1 end
+    end, function()
+      for _ = 1, 100 do
+        sel, left = selectors.PollSelector(), {table.unpack(many, 151)}
+        for i = 1, 150, 25 do
+          pcall(sel.register, sel, many[i], 1)
           sel:select(0)
         end
       end
     end)
+    for _, s in ipairs(many) do s:close() end
+    assert.is_true(registered > 0)
     assert.is_true(next(sel:get_map()) ~= nil)
   end)
 

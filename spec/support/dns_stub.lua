@@ -8,6 +8,7 @@
 --     ["1.0.0.127.in-addr.arpa"] = {PTR = {"www.test"}},
 --     ["broken.test"] = {rcode = "SERVFAIL"},
 --     ["silent.test"] = {silent = true},
+--     ["fickle.test"] = {turns = {{"192.0.2.1"}, {"127.0.0.1"}}}, -- of A: another answer to each question
 --   }
 --
 -- Names not in the zone get NXDOMAIN, types not there an empty answer.
@@ -62,7 +63,12 @@ function M.answer(zone, query)
     answers[#answers + 1] = record(owner, "CNAME", found.CNAME)
     owner, found = found.CNAME, zone[found.CNAME]
   end
-  for _, value in ipairs(found and found[type] or {}) do answers[#answers + 1] = record(owner, type, value) end
+  local values = found and found[type] or {}
+  if found and found.turns and type == "A" then
+    found.turn = (found.turn or 0) % #found.turns + 1
+    values = found.turns[found.turn]
+  end
+  for _, value in ipairs(values) do answers[#answers + 1] = record(owner, type, value) end
   local rcode = found and RCODES[found.rcode or "NOERROR"] or RCODES.NXDOMAIN
   return string.pack(">I2 I2 I2 I2 I2 I2", id, 0x8080 | flags & 0x0100 | rcode, 1, #answers, 0, 0)
     .. query:sub(13, at + 3) .. table.concat(answers), entry and entry.delay or 0, asked

@@ -7,19 +7,19 @@ local M = {}
 
 local built
 
--- The program beside the library under test; made now, where that is the one of this folder.
-local function program()
+-- A program beside the library under test; made now, where that is the one of this folder.
+function M.program(name)
   local folder = h.library:match "^(.*)/"
   if folder == h.root then
     folder = h.root .. "/build"
     built = built or os.execute(("make -s -C %s spec-hosts >/dev/null 2>&1"):format(h.quote(h.root)))
   end
-  return folder .. "/spechost"
+  return folder .. "/" .. name
 end
 
 -- Leaves a test where it cannot be built.
 function M.needs(pending)
-  local f = io.open(program())
+  local f = io.open(M.program "spechost")
   if not f then return pending "needs a C compiler, make and the headers of Lua" end
   f:close()
 end
@@ -32,8 +32,8 @@ function M.run(options, code, ...)
   script:close()
   local words = {}
   for i, word in ipairs {...} do words[i] = h.quote(tostring(word)) end
-  local text, status = support.output(("exec timeout 60 %s %s %s %s"):format(h.quote(program()), options, file,
-    table.concat(words, " ")))
+  local text, status = support.output(("exec timeout 60 %s %s %s %s"):format(h.quote(M.program "spechost"), options,
+    file, table.concat(words, " ")))
   os.remove(file)
   return text, status
 end
