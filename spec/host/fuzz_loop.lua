@@ -1,6 +1,7 @@
--- The second half of fuzz.lua, which starts it: tasks, groups, queues, timers, selectors, servers, TLS and files in
--- tasks, used as nobody would: coroutines of tasks resumed and closed by others, loops closed at odd moments, sockets
--- closed while others wait, finalizers and callbacks that wait. Nothing is expected but to live, and to give descriptors back.
+-- The second half of fuzz.lua, which starts it: tasks, groups, queues, timers, selectors, servers, TLS and files
+-- in tasks, used as nobody would: coroutines of tasks resumed and closed by others, loops closed at odd moments,
+-- sockets closed while others wait, finalizers and callbacks that wait. Nothing is expected but to live, and to
+-- give descriptors back.
 
 local first, calls = tonumber(arg[1]), tonumber(arg[3]) or 3000
 
