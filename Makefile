@@ -5,7 +5,6 @@
 
 LUA_VERSION = 5.4
 LUA         = lua$(LUA_VERSION)
-CFLAGS     ?= -O2
 WERROR      =
 SEED        =
 SPEC        = spec
@@ -48,6 +47,23 @@ LIBFLAG += -Wl,-z,nodelete
 LIBS += -ldl
 endif
 
+# Without CFLAGS from outside, what a program does all the time is compiled for speed and the rest of the core for size
+# (docs/decisions.md). Without UNWIND=yes socket.so has no tables for unwinding the stack, which debuggers take from -g
+# and only a Lua compiled as C++ needs besides: it throws through the library. Objects for host programs have them.
+HOT = lsocket_io lsocket_wait lsocket_reactor lsocket_poller lsocket_timer
+UNWIND = no
+NO_UNWIND = $(if $(filter yes,$(UNWIND)),,-fno-asynchronous-unwind-tables)
+ifeq ($(origin CFLAGS),undefined)
+CFLAGS = -O2
+$(BUILD)/%.o: CFLAGS = $(if $(filter $(HOT) lsocket_ssl% lsocket_x509,$*),-O2,-Os) $(if $(filter lsocket_ssl% lsocket_x509,$*),,$(NO_UNWIND))
+# Relocations in a short form, where the linker has it and the C library, of which this needs one as new (ld(1)).
+RELR := $(shell printf '\043include <limits.h>\n__GLIBC__ __GLIBC_MINOR__\n' | $(CC) -E -P -x c - 2>/dev/null | \
+	awk '$$1 == 2 && $$2 >= 36 { print 1 }')
+ifeq ($(RELR),1)
+RELR := $(shell $(CC) -Wl,--help 2>/dev/null | sed -n 's/.*-z \(pack-relative-relocs\).*/-Wl,-z,\1/p;T;q')
+endif
+endif
+
 # The core is every lsocket*.c but those of the TLS library and of Windows.
 SRC := $(sort $(filter-out lsocket_win.c $(wildcard lsocket_ssl*.c lsocket_x509*.c),$(wildcard lsocket*.c)))
 OBJ  = $(SRC:%.c=$(BUILD)/%.o)
@@ -84,7 +100,7 @@ $(TLS): $(TLS_OBJ)
 	$(CC) $(LIBFLAG) $(CFLAGS) $(LDFLAGS) -o $@ $(TLS_OBJ) $(TLS_LIBS)
 
 $(SO): $(OBJ)
-	$(CC) $(LIBFLAG) $(CFLAGS) $(LDFLAGS) -o $@ $(OBJ) $(LIBS)
+	$(CC) $(LIBFLAG) $(CFLAGS) $(RELR) $(LDFLAGS) -o $@ $(OBJ) $(LIBS)
 
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)

@@ -383,9 +383,10 @@ static int sock_gc(lua_State *L) {
     if (s->tr) s->tr->closing(s, 0);
     lsock_plat_close(take(L, s, 0));
     if (!s->internal) {
-      lua_pushfstring(L, "socket: unclosed socket (fd=%d, family=%s, type=%s) collected", fd,
-                      lsock_af_name(s->family) ? lsock_af_name(s->family) : "?",
-                      lsock_type_name(s->type) ? lsock_type_name(s->type) : "?");
+      if (!lsock_pushname(L, LSOCK_NAMES_AF, s->family)) lua_pushliteral(L, "?");
+      if (!lsock_pushname(L, LSOCK_NAMES_SOCK, s->type)) lua_pushliteral(L, "?");
+      lua_pushfstring(L, "socket: unclosed socket (fd=%d, family=%s, type=%s) collected", fd, lua_tostring(L, -2),
+                      lua_tostring(L, -1));
       lua_warning(L, lua_tostring(L, -1), 0);
     }
   }
@@ -408,11 +409,9 @@ static void add_name(lua_State *L, const lsock_Sock *s, const char *label,
   lua_concat(L, 2);
 }
 
-static void push_named(lua_State *L, const char *name, int value) {
-  if (name)
-    lua_pushstring(L, name);
-  else
-    lua_pushinteger(L, value);
+/* A family or type by its name, or as the number it is. */
+static void push_named(lua_State *L, int names, int value) {
+  if (!lsock_pushname(L, names, value)) lua_pushinteger(L, value);
 }
 
 static int sock_tostring(lua_State *L) {
@@ -422,9 +421,9 @@ static int sock_tostring(lua_State *L) {
     return 1;
   }
   lua_pushfstring(L, "socket: <fd=%d, family=", s->fd);
-  push_named(L, lsock_af_name(s->family), s->family);
+  push_named(L, LSOCK_NAMES_AF, s->family);
   lua_pushliteral(L, ", type=");
-  push_named(L, lsock_type_name(s->type), s->type);
+  push_named(L, LSOCK_NAMES_SOCK, s->type);
   lua_concat(L, 4);
   add_name(L, s, "laddr", getsockname);
   add_name(L, s, "raddr", getpeername);

@@ -564,11 +564,9 @@ static inline lsock_Core *lsock_tocore(lua_State *L, int idx) {
 void lsock_open_const(lua_State *L);        /* all of them into the table on top */
 int lsock_pushconst(lua_State *L, int arg); /* the one named by the string at `arg`; 0, nothing pushed: none */
 void lsock_open_errno(lua_State *L);        /* pushes socket.errno */
-const char *lsock_errno_name(int err);      /* NULL if unknown, as the rest */
-const char *lsock_eai_name(int code);
-const char *lsock_herr_name(int code);
-const char *lsock_af_name(int family);
-const char *lsock_type_name(int type);
+/* Pushes the name of the first constant of a family with this value; 0, nothing pushed: none. */
+enum { LSOCK_NAMES_AF, LSOCK_NAMES_SOCK, LSOCK_NAMES_EAI, LSOCK_NAMES_HERR, LSOCK_NAMES_ERRNO };
+int lsock_pushname(lua_State *L, int family, int value);
 
 /* ---------------------------------------------------------------- transports */
 
