@@ -55,7 +55,8 @@ UNWIND = no
 NO_UNWIND = $(if $(filter yes,$(UNWIND)),,-fno-asynchronous-unwind-tables)
 ifeq ($(origin CFLAGS),undefined)
 CFLAGS = -O2
-$(BUILD)/%.o: CFLAGS = $(if $(filter $(HOT) lsocket_ssl% lsocket_x509,$*),-O2,-Os) $(if $(filter lsocket_ssl% lsocket_x509,$*),,$(NO_UNWIND))
+FAST = -O2 -fno-plt
+$(BUILD)/%.o: CFLAGS = $(if $(filter lsocket_ssl% lsocket_x509,$*),-O2,$(if $(filter $(HOT),$*),$(FAST),-Os) $(NO_UNWIND))
 # Relocations in a short form, where the linker has it and the C library, of which this needs one as new (ld(1)).
 RELR := $(shell printf '\043include <limits.h>\n__GLIBC__ __GLIBC_MINOR__\n' | $(CC) -E -P -x c - 2>/dev/null | \
 	awk '$$1 == 2 && $$2 >= 36 { print 1 }')

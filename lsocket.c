@@ -6,6 +6,23 @@
 #include <limits.h>
 #include <string.h>
 
+/* Of the inline functions of lsocket_int.h, for callers where inlining does not pay (C11 6.7.4). */
+extern inline _Noreturn void lsock_tampered(lua_State *L);
+extern inline lsock_Core *lsock_core(lua_State *L);
+extern inline void lsock_pushtable(lua_State *L, int uv);
+extern inline lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core);
+extern inline void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name, lsock_Step step, int dir);
+extern inline void lsock_op_on(lua_State *L, lsock_Op *op, int self, const char *name, lsock_Step step, int dir);
+extern inline void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir);
+extern inline void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step);
+extern inline int lsock_run(lua_State *L, lsock_Op *op);
+extern inline void lsock_note(lsock_Sock *s, ssize_t got, size_t asked);
+extern inline ssize_t lsock_receive(lua_State *L, lsock_Op *op, char *buf, size_t n, int flags);
+extern inline ssize_t lsock_transmit(lua_State *L, lsock_Op *op, const char *data, size_t n, int flags);
+extern inline lsock_Core *lsock_tocore(lua_State *L, int idx);
+extern inline int lsock_may(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type);
+extern inline int lsock_step_policy(lua_State *L, lsock_Op *op, const char *what);
+
 /* ---------------------------------------------------------------- objects */
 
 lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, int uservalues) {
@@ -479,11 +496,13 @@ static int sock_dirty(lua_State *L) {
 
 void lsock_register(lua_State *L, int core, const lsock_Reg *r) {
   for (; r->name; r++) {
+    int fallible = *r->name == '!';
+    const char *name = r->name + fallible;
     lua_pushvalue(L, core);
     lua_pushcclosure(L, r->f, 1);
-    lua_setfield(L, -2, r->name);
-    if (!r->fallible) continue;
-    lua_pushfstring(L, "try_%s", r->name);
+    lua_setfield(L, -2, name);
+    if (!fallible) continue;
+    lua_pushfstring(L, "try_%s", name);
     lua_pushvalue(L, core);
     lua_pushboolean(L, 1);
     lua_pushcclosure(L, r->f, 2);
@@ -492,15 +511,15 @@ void lsock_register(lua_State *L, int core, const lsock_Reg *r) {
 }
 
 static const lsock_Reg sock_methods[] = {
-    {"accept", sock_accept, 1}, {"close", sock_close, 1},   {"detach", sock_detach, 1},   {"dirty", sock_dirty, 0},
-    {"dup", sock_dup, 1},       {"events", sock_events, 0}, {"pending", sock_pending, 0}, {NULL, NULL, 0}};
+    {"!accept", sock_accept}, {"!close", sock_close},  {"!detach", sock_detach},  {"dirty", sock_dirty},
+    {"!dup", sock_dup},       {"events", sock_events}, {"pending", sock_pending}, {NULL, NULL}};
 
 static const lsock_Reg sock_meta[] = {
-    {"__close", sock_scope, 0}, {"__gc", sock_gc, 0}, {"__tostring", sock_tostring, 0}, {NULL, NULL, 0}};
+    {"__close", sock_scope}, {"__gc", sock_gc}, {"__tostring", sock_tostring}, {NULL, NULL}};
 
-static const lsock_Reg functions[] = {{"close", mod_close, 1},           {"dup", mod_dup, 1},
-                                      {"fromfd", mod_fromfd, 1},         {"socket", mod_socket, 1},
-                                      {"socketpair", mod_socketpair, 1}, {NULL, NULL, 0}};
+static const lsock_Reg functions[] = {{"!close", mod_close},           {"!dup", mod_dup},
+                                      {"!fromfd", mod_fromfd},         {"!socket", mod_socket},
+                                      {"!socketpair", mod_socketpair}, {NULL, NULL}};
 
 /* SocketType, the method table, and the metatable of sockets; the module's table is on top. */
 static void open_sockets(lua_State *L, int core) {
@@ -607,7 +626,7 @@ static int module_pairs(lua_State *L) {
   return 2;
 }
 
-static const lsock_Reg module_meta[] = {{"__index", module_index, 0}, {"__pairs", module_pairs, 0}, {NULL, NULL, 0}};
+static const lsock_Reg module_meta[] = {{"__index", module_index}, {"__pairs", module_pairs}, {NULL, NULL}};
 
 /* For libraries that extend this one; Lua loads each where it cannot see the others' names. */
 static const lsock_Api lsock_api = LSOCK_API_INIT;

@@ -79,6 +79,7 @@
 ** relocation, which is more than the name itself. A byte from 0x80 on in a name stands for a word (lsocket_const.inc).
 */
 /* clang-format off */
+/* NOLINTBEGIN(bugprone-macro-parentheses): parts of sums */
 #define LSOCK_WORDS
 #define WORD(text, offset) text "\0"
 static const char words[] =
@@ -94,6 +95,7 @@ static const unsigned short word_places[] = {
 #define GROUP(id) char id[sizeof(
 #define LOOKUP(id) GROUP(id)
 #define K(name, value) name "\0"
+#define W(name, value) K(name, value)
 #define S(name, value)
 #define END(id) "")];
 static const struct Names {
@@ -101,6 +103,7 @@ static const struct Names {
 #define GROUP(id)
 #define LOOKUP(id)
 #define K(name, value) name "\0"
+#define W(name, value) K(name, value)
 #define S(name, value)
 #define END(id) "",
 } names = {
@@ -110,62 +113,123 @@ static const struct Names {
 #define GROUP(id) COUNT_##id = 0
 #define LOOKUP(id) GROUP(id)
 #define K(name, value) + 1
+#define W(name, value) K(name, value)
 #define S(name, value)
 #define END(id) ,
 enum {
 #include "lsocket_const.inc"
 };
 
-/* Values are 32 bits wide, with or without a sign for the whole family. */
+/*
+** A value takes 16 bits, or twice 16 in families where some need more, as the list says for Linux; elsewhere in all. It
+** has a sign where one of its family needs one.
+*/
 #define GROUP(id) SIGNED_##id = 0
 #define LOOKUP(id) GROUP(id)
 #define K(name, value) | ((long long)(value) < 0)
+#define W(name, value) K(name, value)
 #define S(name, value)
 #define END(id) ,
 enum {
 #include "lsocket_const.inc"
 };
 
-#define GROUP(id) _Static_assert((0
+#define GROUP(id) UNITS_##id = 0
 #define LOOKUP(id) GROUP(id)
-#define K(name, value) | ((long long)(value) > INT32_MAX) | 2 * ((long long)(value) > UINT32_MAX || (long long)(value) < INT32_MIN)
+#if defined(__linux__)
+#define K(name, value) + 1
+#else
+#define K(name, value) W(name, value)
+#endif
+#define W(name, value) + 2
 #define S(name, value)
-#define END(id) ) + SIGNED_##id < 2, "a value does not fit");
+#define END(id) ,
+enum {
+#include "lsocket_const.inc"
+};
+
+#define FITS(value, low, high) & ((long long)(value) >= (low) && (long long)(value) <= (high))
+#define GROUP(id) _Static_assert(SIGNED_##id ? (1
+#define LOOKUP(id) GROUP(id)
+#if defined(__linux__)
+#define K(name, value) FITS(value, INT16_MIN, INT16_MAX)
+#else
+#define K(name, value) W(name, value)
+#endif
+#define W(name, value) FITS(value, INT32_MIN, INT32_MAX)
+#define S(name, value)
+#define END(id) ) : 1, "a value does not fit: say `wide` in tools/constants.txt");
 #include "lsocket_const.inc"
 
-#define GROUP(id) uint32_t id[COUNT_##id + 1];
+#define GROUP(id) _Static_assert(!SIGNED_##id ? (1
+#define LOOKUP(id) GROUP(id)
+#if defined(__linux__)
+#define K(name, value) FITS(value, 0, UINT16_MAX)
+#else
+#define K(name, value) W(name, value)
+#endif
+#define W(name, value) FITS(value, 0, UINT32_MAX)
+#define S(name, value)
+#define END(id) ) : 1, "a value does not fit: say `wide` in tools/constants.txt");
+#include "lsocket_const.inc"
+
+#define GROUP(id) uint16_t id[UNITS_##id + 1];
 #define LOOKUP(id) GROUP(id)
 #define K(name, value)
+#define W(name, value)
 #define S(name, value)
 #define END(id)
 static const struct Values {
 #include "lsocket_const.inc"
 #define GROUP(id) {
 #define LOOKUP(id) GROUP(id)
-#define K(name, value) (uint32_t)(value),
+#if defined(__linux__)
+#define K(name, value) (uint16_t)(value),
+#else
+#define K(name, value) W(name, value)
+#endif
+#define W(name, value) (uint16_t)(value), (uint16_t)((uint32_t)(value) >> 16),
 #define S(name, value)
 #define END(id) 0},
 } values = {
 #include "lsocket_const.inc"
 };
 
-enum { HAS_SIGN = 1, EXPORTED = 2 };
-#define GROUP(id) SIGNED_##id | EXPORTED
-#define LOOKUP(id) SIGNED_##id
+enum { HAS_SIGN = 1, EXPORTED = 2, WIDE = 4 };
+#define GROUP(id) (LOOKUP(id) | EXPORTED)
+#define LOOKUP(id) (SIGNED_##id | (UNITS_##id - COUNT_##id > 0) * WIDE)
 #define K(name, value)
+#define W(name, value)
 #define S(name, value)
 #define END(id) ,
 static const unsigned char kinds[] = {
 #include "lsocket_const.inc"
 };
+/* NOLINTEND(bugprone-macro-parentheses) */
 /* clang-format on */
 
-/* One constant, on the way through all of them. */
+/* One constant, on the way through some of them or all. */
 typedef struct Row {
   const char *name;
-  const uint32_t *value;
+  const uint16_t *value;
   size_t group;
 } Row;
+
+static lua_Integer value_of(const Row *r) {
+  uint32_t v = *r->value;
+  if (kinds[r->group] & WIDE)
+    v |= (uint32_t)r->value[1] << 16;
+  else if (kinds[r->group] & HAS_SIGN)
+    v = (uint32_t)(int16_t)v;
+  return kinds[r->group] & HAS_SIGN ? (lua_Integer)(int32_t)v : (lua_Integer)v;
+}
+
+/* To the next one of the family; 0 when there is none. */
+static int next_here(Row *r) {
+  r->name += strlen(r->name) + 1;
+  r->value += kinds[r->group] & WIDE ? 2 : 1;
+  return *r->name != 0;
+}
 
 /* From the end of one family, or of several, to the next row; 0 when there is none. */
 static int settle(Row *r) {
@@ -179,19 +243,13 @@ static int settle(Row *r) {
 
 static int first(Row *r) {
   r->name = (const char *)&names;
-  r->value = (const uint32_t *)&values;
+  r->value = (const uint16_t *)&values;
   r->group = 0;
   return settle(r);
 }
 
 static int next(Row *r) {
-  r->name += strlen(r->name) + 1;
-  r->value++;
-  return settle(r);
-}
-
-static void push_value(lua_State *L, const Row *r) {
-  lua_pushinteger(L, kinds[r->group] & HAS_SIGN ? (lua_Integer)(int32_t)*r->value : (lua_Integer)*r->value);
+  return next_here(r) || settle(r);
 }
 
 /* No name is longer (tools/genconst.lua). */
@@ -207,9 +265,7 @@ static void push_name(lua_State *L, const char *name) {
       text[n++] = *name;
     } else {
       const char *word = words + word_places[c - 0x80];
-      size_t length = strlen(word);
-      memcpy(text + n, word, length);
-      n += length;
+      while (*word) text[n++] = *word++;
     }
   }
   lua_pushlstring(L, text, n);
@@ -237,21 +293,33 @@ static int shorten(const char *name, size_t size, char *out) {
   return 1;
 }
 
+/* The number of a family, which is not that of LSOCK_NAMES_. */
+#define GROUP(id) GROUP_##id,
+#define LOOKUP(id) GROUP(id)
+#define K(name, value)
+#define W(name, value)
+#define S(name, value)
+#define END(id)
+enum {
+#include "lsocket_const.inc"
+};
+
+static void begin(Row *r, int family) {
 #define FAMILY(id)                                                                                                     \
-  { offsetof(struct Names, id), offsetof(struct Values, id) / sizeof(uint32_t), COUNT_##id }
+  { offsetof(struct Names, id), offsetof(struct Values, id) / sizeof(uint16_t), GROUP_##id }
+  static const unsigned short families[][3] = {FAMILY(AF), FAMILY(SOCK), FAMILY(EAI), FAMILY(HERR), FAMILY(ERRNO)};
+  r->name = (const char *)&names + families[family][0];
+  r->value = (const uint16_t *)&values + families[family][1];
+  r->group = families[family][2];
+}
 
 int lsock_pushname(lua_State *L, int family, int value) {
-  static const unsigned short families[][3] = {/* as LSOCK_NAMES_ */
-                                               FAMILY(AF), FAMILY(SOCK), FAMILY(EAI), FAMILY(HERR), FAMILY(ERRNO)};
-  const char *name = (const char *)&names + families[family][0];
-  const uint32_t *v = (const uint32_t *)&values + families[family][1], *end = v + families[family][2];
-  while (v < end && *v != (uint32_t)value) {
-    v++;
-    name += strlen(name) + 1;
-  }
-  if (v == end) return 0;
-  push_name(L, name);
-  return 1;
+  Row r;
+  int more;
+  begin(&r, family);
+  for (more = *r.name != 0; more; more = next_here(&r))
+    if (value_of(&r) == value) return push_name(L, r.name), 1;
+  return 0;
 }
 
 /* Adds all constants to the table on top of the stack. */
@@ -262,12 +330,13 @@ void lsock_open_const(lua_State *L) {
   for (more = first(&r); more; more = next(&r)) {
     if (!(kinds[r.group] & EXPORTED)) continue;
     push_name(L, r.name);
-    push_value(L, &r);
+    lua_pushinteger(L, value_of(&r));
     lua_rawset(L, -3);
   }
 #define GROUP(id)
 #define LOOKUP(id)
 #define K(name, value)
+#define W(name, value)
 #define S(name, value) lua_pushstring(L, value), lua_setfield(L, -2, name);
 #define END(id)
 #include "lsocket_const.inc"
@@ -282,10 +351,11 @@ int lsock_pushconst(lua_State *L, int arg) {
   int more;
   if (!shorten(key, size, coded)) return 0;
   for (more = first(&r); more; more = next(&r))
-    if (strcmp(r.name, coded) == 0 && kinds[r.group] & EXPORTED) return push_value(L, &r), 1;
+    if (strcmp(r.name, coded) == 0 && kinds[r.group] & EXPORTED) return lua_pushinteger(L, value_of(&r)), 1;
 #define GROUP(id)
 #define LOOKUP(id)
 #define K(name, value)
+#define W(name, value)
 #define S(name, value)                                                                                                 \
   if (strcmp(key, name) == 0) return lua_pushstring(L, value), 1;
 #define END(id)
@@ -295,20 +365,22 @@ int lsock_pushconst(lua_State *L, int arg) {
 
 /* Pushes a table of error numbers: names to numbers and numbers to names. */
 void lsock_open_errno(lua_State *L) {
-  const char *name = names.ERRNO;
+  Row r;
+  int more;
   luaL_checkstack(L, 4, "error numbers");
   lua_createtable(L, COUNT_ERRNO, COUNT_ERRNO);
-  for (int i = 0; i < COUNT_ERRNO; i++) {
-    push_name(L, name);
+  begin(&r, LSOCK_NAMES_ERRNO);
+  for (more = *r.name != 0; more; more = next_here(&r)) {
+    lua_Integer v = value_of(&r);
+    push_name(L, r.name);
     lua_pushvalue(L, -1);
-    lua_pushinteger(L, values.ERRNO[i]);
+    lua_pushinteger(L, v);
     lua_rawset(L, -4); /* t[name] = number */
-    if (lua_rawgeti(L, -2, values.ERRNO[i]) == LUA_TNIL) {
+    if (lua_rawgeti(L, -2, v) == LUA_TNIL) {
       lua_pop(L, 1);
-      lua_rawseti(L, -2, values.ERRNO[i]); /* t[number] = name */
+      lua_rawseti(L, -2, v); /* t[number] = name */
     } else {
       lua_pop(L, 2); /* an earlier name has this number */
     }
-    name += strlen(name) + 1;
   }
 }

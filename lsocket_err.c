@@ -339,9 +339,9 @@ void lsock_pushclass(lua_State *L, int core, int n) {
   lua_remove(L, -2);
 }
 
-static const lsock_Reg err_meta[] = {{"__index", err_index, 0}, {"__tostring", err_tostring, 0}, {NULL, NULL, 0}};
+static const lsock_Reg err_meta[] = {{"__index", err_index}, {"__tostring", err_tostring}, {NULL, NULL}};
 
-static const lsock_Reg err_functions[] = {{"iserror", mod_iserror, 0}, {NULL, NULL, 0}};
+static const lsock_Reg err_functions[] = {{"iserror", mod_iserror}, {NULL, NULL}};
 
 static const struct {
   const char *key, *name;

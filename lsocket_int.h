@@ -55,7 +55,7 @@ enum { LSOCK_HOOKED = 1, LSOCK_REACTING = 2, LSOCK_NEVER = 4 };
 #define LSOCK_CORE_SEAL(c) ((uintptr_t)(c) ^ lsock_plat_canary())
 
 /* Ends a function whose core is not ours: only the debug library can do that. */
-static inline _Noreturn void lsock_tampered(lua_State *L) {
+LSOCK_INLINE _Noreturn void lsock_tampered(lua_State *L) {
   for (;;) luaL_error(L, "socket: its functions were tampered with");
 }
 
@@ -65,7 +65,7 @@ static inline _Noreturn void lsock_tampered(lua_State *L) {
 */
 #define LSOCK_UP_CORE lua_upvalueindex(1)
 #define LSOCK_UP_TRY lua_upvalueindex(2)
-static inline lsock_Core *lsock_core(lua_State *L) {
+LSOCK_INLINE lsock_Core *lsock_core(lua_State *L) {
   lsock_Core *c = lua_touserdata(L, LSOCK_UP_CORE);
   if (lsock_likely(c && c->seal == LSOCK_CORE_SEAL(c))) return c;
   lsock_tampered(L);
@@ -93,15 +93,14 @@ enum { /* user values of the core */
 
 /* Pushes a user value of the core: any; or one that is a table, which the debug library may have replaced. */
 #define lsock_pushcore(L, uv) ((void)lua_getiuservalue((L), LSOCK_UP_CORE, (uv)))
-static inline void lsock_pushtable(lua_State *L, int uv) {
+LSOCK_INLINE void lsock_pushtable(lua_State *L, int uv) {
   if (lua_getiuservalue(L, LSOCK_UP_CORE, uv) != LUA_TTABLE) lsock_tampered(L);
 }
 
 /* One row of a registration array. */
 typedef struct lsock_Reg {
-  const char *name;
+  const char *name; /* after a "!": can fail, and is also registered as try_<name> */
   lua_CFunction f;
-  int fallible; /* also registered as try_<name> */
 } lsock_Reg;
 
 /* Adds functions to the table on top of the stack, the core found at `core`. */
@@ -513,7 +512,7 @@ int lsock_submodule(lua_State *L, const char *name);
 int lsock_ask(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type);
 
 /* The same, where there mostly is none. */
-static inline int lsock_may(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type) {
+LSOCK_INLINE int lsock_may(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type) {
   return lsock_likely(!core->policy) || lsock_ask(core, what, a, family, type);
 }
 int lsock_may_listen(const lsock_Core *core, const lsock_Sock *s);
@@ -522,7 +521,7 @@ int lsock_may_send_item(const lsock_Core *core, const lsock_Sock *s, int level, 
 
 /* In a step, right before the system call that uses op->addr: 0, or LSOCK_FAIL with that address in the error. */
 int lsock_refuse(lua_State *L, lsock_Op *op, const char *what);
-static inline int lsock_step_policy(lua_State *L, lsock_Op *op, const char *what) {
+LSOCK_INLINE int lsock_step_policy(lua_State *L, lsock_Op *op, const char *what) {
   return lsock_may(op->core, what, &op->addr, op->s->family, op->s->type) ? 0 : lsock_refuse(L, op, what);
 }
 
@@ -554,7 +553,7 @@ int lsock_require(lua_State *L);
 size_t lsock_bound(lua_State *L, int arg, size_t n);
 
 /* NULL unless the value at idx is this library's core. */
-static inline lsock_Core *lsock_tocore(lua_State *L, int idx) {
+LSOCK_INLINE lsock_Core *lsock_tocore(lua_State *L, int idx) {
   lsock_Core *c = lua_touserdata(L, idx);
   return c && lua_rawlen(L, idx) == sizeof *c && c->seal == LSOCK_CORE_SEAL(c) ? c : NULL;
 }
@@ -591,7 +590,7 @@ struct lsock_Transport {
 
 #if !defined(LSOCKET_BESIDE)
 /* Less than asked for was all there is (epoll(7)); then the next thing is to wait. */
-static inline void lsock_note(lsock_Sock *s, ssize_t got, size_t asked) {
+LSOCK_INLINE void lsock_note(lsock_Sock *s, ssize_t got, size_t asked) {
   if (got > 0 && (size_t)got < asked)
     s->likely_idle |= LSOCK_DRAINED;
   else
@@ -599,7 +598,7 @@ static inline void lsock_note(lsock_Sock *s, ssize_t got, size_t asked) {
 }
 
 /* One attempt to receive or to send. */
-static inline ssize_t lsock_receive(lua_State *L, lsock_Op *op, char *buf, size_t n, int flags) {
+LSOCK_INLINE ssize_t lsock_receive(lua_State *L, lsock_Op *op, char *buf, size_t n, int flags) {
   lsock_Sock *s = op->s;
   ssize_t got;
   if (s->tr) return s->tr->receive(L, op, buf, n, flags);
@@ -608,7 +607,7 @@ static inline ssize_t lsock_receive(lua_State *L, lsock_Op *op, char *buf, size_
   return lsock_likely(got >= 0) ? got : lsock_again(op, LSOCK_READ);
 }
 
-static inline ssize_t lsock_transmit(lua_State *L, lsock_Op *op, const char *data, size_t n, int flags) {
+LSOCK_INLINE ssize_t lsock_transmit(lua_State *L, lsock_Op *op, const char *data, size_t n, int flags) {
   lsock_Sock *s = op->s;
   ssize_t sent;
   if (s->tr) return s->tr->transmit(L, op, data, n, flags);
@@ -617,13 +616,13 @@ static inline ssize_t lsock_transmit(lua_State *L, lsock_Op *op, const char *dat
 }
 #endif
 
-static inline lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core) {
+LSOCK_INLINE lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core) {
   lsock_Sock *s = lua_touserdata(L, arg);
   if (lsock_likely(s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s))) return s;
   lsock_nosock(L, arg);
 }
 
-static inline void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name, lsock_Step step, int dir) {
+LSOCK_INLINE void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name, lsock_Step step, int dir) {
   op->core = core;
   op->step = step;
   op->name = name;
@@ -641,7 +640,7 @@ static inline void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *nam
 }
 
 /* An operation on the socket at index `self`; argument error if it is none. */
-static inline void lsock_op_on(lua_State *L, lsock_Op *op, int self, const char *name, lsock_Step step, int dir) {
+LSOCK_INLINE void lsock_op_on(lua_State *L, lsock_Op *op, int self, const char *name, lsock_Step step, int dir) {
   lsock_Core *core = lsock_core(L);
   lsock_Sock *s = lsock_checksock(L, self, core);
   op->s = op->w = s;
@@ -652,12 +651,12 @@ static inline void lsock_op_on(lua_State *L, lsock_Op *op, int self, const char 
 }
 
 /* On that at index 1. */
-static inline void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
+LSOCK_INLINE void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
   lsock_op_on(L, op, 1, name, step, dir);
 }
 
 /* An operation without a socket, bounded by the default timeout. */
-static inline void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step) {
+LSOCK_INLINE void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step) {
   lsock_Core *core = lsock_core(L);
   op->s = op->w = NULL;
   op->fd = LSOCK_NOFD;
@@ -667,7 +666,7 @@ static inline void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, l
 }
 
 /* lsock_drive; the first attempt of a socket that blocks, or never waits, is mostly its last and needs nothing of the driver. */
-static inline int lsock_run(lua_State *L, lsock_Op *op) {
+LSOCK_INLINE int lsock_run(lua_State *L, lsock_Op *op) {
   const lsock_Sock *s = op->s;
   if (lsock_likely(s && s->fd != LSOCK_NOFD && op->timeout <= 0 && !s->closing &&
                    (op->timeout == 0 || !(op->core->hook | s->nonblocking)))) {

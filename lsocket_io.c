@@ -293,7 +293,7 @@ static int sock_sendto(lua_State *L) {
   return lsock_run(L, &op);
 }
 
-const lsock_Reg lsock_io_methods[] = {{"recv", sock_recv, 1},         {"recv_into", sock_recv_into, 1},
-                                      {"recvfrom", sock_recvfrom, 1}, {"recvfrom_into", sock_recvfrom_into, 1},
-                                      {"send", sock_send, 1},         {"sendall", sock_sendall, 1},
-                                      {"sendto", sock_sendto, 1},     {NULL, NULL, 0}};
+const lsock_Reg lsock_io_methods[] = {{"!recv", sock_recv},         {"!recv_into", sock_recv_into},
+                                      {"!recvfrom", sock_recvfrom}, {"!recvfrom_into", sock_recvfrom_into},
+                                      {"!send", sock_send},         {"!sendall", sock_sendall},
+                                      {"!sendto", sock_sendto},     {NULL, NULL}};

@@ -55,6 +55,16 @@
 #define LSOCK_NOSIGNAL 0 /* lsock_plat_socket sets SO_NOSIGPIPE instead */
 #endif
 
+/*
+** Functions of lsocket_int.h are inlined where that is faster, and where it is not there is one of each, in lsocket.c; a
+** library beside the core has its own.
+*/
+#if defined(LSOCKET_BESIDE)
+#define LSOCK_INLINE static inline
+#else
+#define LSOCK_INLINE inline
+#endif
+
 typedef int lsock_fd;
 #define LSOCK_NOFD (-1)
 
@@ -124,7 +134,7 @@ uintptr_t lsock_plat_secret(void);
 ** glibc keeps it where stack protectors look (x86-64's ABI), a single instruction away.
 */
 #if defined(__GLIBC__) && defined(__GNUC__) && defined(__x86_64__) && defined(__LP64__)
-static inline uintptr_t lsock_plat_canary(void) {
+LSOCK_INLINE uintptr_t lsock_plat_canary(void) {
   uintptr_t v;
   __asm__("mov %%fs:0x28, %0" : "=r"(v));
   return v;

@@ -479,14 +479,14 @@ static int mod_setwaithook(lua_State *L) {
   return 2;
 }
 
-static const lsock_Reg wait_functions[] = {{"getdefaulttimeout", mod_getdefaulttimeout, 0},
-                                           {"monotonic", mod_monotonic, 0},
-                                           {"setdefaulttimeout", mod_setdefaulttimeout, 0},
-                                           {"setwaithook", mod_setwaithook, 0},
-                                           {"sleep", mod_sleep, 0},
-                                           {NULL, NULL, 0}};
+static const lsock_Reg wait_functions[] = {{"getdefaulttimeout", mod_getdefaulttimeout},
+                                           {"monotonic", mod_monotonic},
+                                           {"setdefaulttimeout", mod_setdefaulttimeout},
+                                           {"setwaithook", mod_setwaithook},
+                                           {"sleep", mod_sleep},
+                                           {NULL, NULL}};
 
-static const lsock_Reg op_meta[] = {{"__close", kept_end, 0}, {"__gc", kept_end, 0}, {NULL, NULL, 0}};
+static const lsock_Reg op_meta[] = {{"__close", kept_end}, {"__gc", kept_end}, {NULL, NULL}};
 
 void lsock_open_wait(lua_State *L, int core) {
   lsock_register(L, core, wait_functions);

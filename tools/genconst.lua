@@ -10,7 +10,7 @@ local LIST = "tools/constants.txt"
 local LONGEST = 4095 -- what every C11 compiler takes as one string literal
 
 local ATTRIBUTE = {}
-for word in ("linux win default c if or string wsa"):gmatch("%l+") do ATTRIBUTE[word] = true end
+for word in ("linux win default c if or string wsa wide"):gmatch("%l+") do ATTRIBUTE[word] = true end
 local PLATFORM = {linux = "defined(__linux__)", win = "defined(_WIN32)"}
 local PLATFORM_NAME = {linux = "Linux", win = "Windows"}
 
@@ -89,6 +89,7 @@ local C_HEAD = [[
 ** Read several times by lsocket_const.c, which says each time what a group and its rows stand for:
 **   GROUP(id)       begins a family that the module exports; LOOKUP(id) one that only serves lookups
 **   K(name, value)  an integer      S(name, value)  a string      END(id)  ends the family
+**   W(name, value)  an integer of a family in which some, on Linux, need more than 16 bits
 ** The names of integers are written shortly: a byte from \200 on stands for a piece of text, the first of those below
 ** for \200. WORD(text, offset) is one of them, longest first; read with LSOCK_WORDS defined, there are only these.
 */
@@ -161,7 +162,8 @@ local function shorten(words, name)
 end
 
 local function row(c, value)
-  return ('K("%s", %s)%s'):format(c.short, value, value == c.name and "" or " /* " .. c.name .. " */")
+  local comment = value == c.name and "" or " /* " .. c.name .. " */"
+  return ('%s("%s", %s)%s'):format(c.wide and "W" or "K", c.short, value, comment)
 end
 
 -- The ways to get the value of a constant, best first: {condition, macro call}; the last condition may be nil ("else").
@@ -183,6 +185,19 @@ local function choices(c)
   return list
 end
 
+-- Does a family have a value that 16 bits cannot hold, or values for a sign and others for none?
+local function is_wide(group)
+  local low, high = 0, 0
+  for _, c in ipairs(group) do
+    for _, key in ipairs {"linux", "win", "default"} do
+      local value = c[key] and math.tointeger(tonumber(c[key])) or 0
+      low, high = math.min(low, value), math.max(high, value)
+    end
+    if c.wide then return true end
+  end
+  return low < -0x8000 or high > (low < 0 and 0x7fff or 0xffff)
+end
+
 local function emit_c(groups)
   local out = {C_HEAD}
   local function put(...) out[#out + 1] = table.concat {...} end
@@ -196,8 +211,9 @@ local function emit_c(groups)
   for _, group in ipairs(groups) do
     put("\n/* ", group.title, " */\n", group.export and "GROUP" or "LOOKUP", "(", group.id, ")\n")
     if group.only then put("#if ", PLATFORM[group.only], "\n") end
-    local length = 0
+    local length, wide = 0, is_wide(group)
     for _, c in ipairs(group) do
+      c.wide = wide
       c.short = shorten(words, c.name)
       length = length + #c.name + 1
       if group.only then
@@ -215,7 +231,7 @@ local function emit_c(groups)
     if length >= LONGEST then error(("group %s is too long for a C string; divide it"):format(group.id), 0) end
     put("END(", group.id, ")\n")
   end
-  put("\n#undef GROUP\n#undef LOOKUP\n#undef K\n#undef S\n#undef END\n#endif\n")
+  put("\n#undef GROUP\n#undef LOOKUP\n#undef K\n#undef W\n#undef S\n#undef END\n#endif\n")
   return table.concat(out)
 end
 
