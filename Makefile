@@ -50,7 +50,7 @@ endif
 # Without CFLAGS from outside, what a program does all the time is compiled for speed and the rest of the core for size
 # (docs/decisions.md). Without UNWIND=yes socket.so has no tables for unwinding the stack, which debuggers take from -g
 # and only a Lua compiled as C++ needs besides: it throws through the library. Objects for host programs have them.
-HOT = lsocket_io lsocket_wait lsocket_reactor lsocket_poller lsocket_timer
+HOT = lsocket_io lsocket_wait
 UNWIND = no
 NO_UNWIND = $(if $(filter yes,$(UNWIND)),,-fno-asynchronous-unwind-tables)
 ifeq ($(origin CFLAGS),undefined)
