@@ -171,16 +171,25 @@ static int sock_recv(lua_State *L) {
   return lsock_run(L, &op);
 }
 
+/* As lsock_op and lsock_run, for methods that are called less often than recv and send: one copy for all of them. */
+static LSOCK_NOINLINE void begin(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
+  lsock_op(L, op, name, step, dir);
+}
+
+static LSOCK_NOINLINE int run(lua_State *L, lsock_Op *op) {
+  return lsock_run(L, op);
+}
+
 /* s:recv_into(buffer [, nbytes [, flags]]) -> count, nil at the end of the stream; nbytes 0: the buffer's size */
 static int sock_recv_into(lua_State *L) {
   lsock_Op op;
-  lsock_op(L, &op, "recv_into", step_recv, LSOCK_RD);
+  begin(L, &op, "recv_into", step_recv, LSOCK_RD);
   into_args(L, &op, 2);
   if (op.len == 0 && !lsock_isclosed(op.s)) {
     lua_pushinteger(L, 0);
     return 1;
   }
-  return lsock_run(L, &op);
+  return run(L, &op);
 }
 
 static int step_recvfrom(lua_State *L, lsock_Op *op) {
@@ -199,19 +208,19 @@ static int step_recvfrom(lua_State *L, lsock_Op *op) {
 /* s:recvfrom(size [, flags]) -> string, address (recvfrom(2)) */
 static int sock_recvfrom(lua_State *L) {
   lsock_Op op;
-  lsock_op(L, &op, "recvfrom", step_recvfrom, LSOCK_RD);
+  begin(L, &op, "recvfrom", step_recvfrom, LSOCK_RD);
   op.len = lsock_checksize(L, 2);
   lsock_optflags(L, 3, &op, LSOCK_RECEIVE_NOW);
   if (op.flags) receive_flags(L, &op);
-  return lsock_run(L, &op);
+  return run(L, &op);
 }
 
 /* s:recvfrom_into(buffer [, nbytes [, flags]]) -> count, address */
 static int sock_recvfrom_into(lua_State *L) {
   lsock_Op op;
-  lsock_op(L, &op, "recvfrom_into", step_recvfrom, LSOCK_RD);
+  begin(L, &op, "recvfrom_into", step_recvfrom, LSOCK_RD);
   into_args(L, &op, 2);
-  return lsock_run(L, &op);
+  return run(L, &op);
 }
 
 /* ---------------------------------------------------------------- send */
@@ -283,14 +292,14 @@ static int step_sendto(lua_State *L, lsock_Op *op) {
 static int sock_sendto(lua_State *L) {
   lsock_Op op;
   const char *host;
-  lsock_op(L, &op, "sendto", step_sendto, LSOCK_WR);
+  begin(L, &op, "sendto", step_sendto, LSOCK_WR);
   op.data = lsock_checkbytes(L, 2, &op.len);
   op.address = lua_isnone(L, 4) ? 3 : 4;
   op.flags = 0;
   if (op.address == 4) lsock_optflags(L, 3, &op, LSOCK_SEND_NOW);
   host = lsock_getaddr(L, op.address, op.s->family, op.s->proto, &op.addr);
   if (host) lsock_lookup(L, &op, host);
-  return lsock_run(L, &op);
+  return run(L, &op);
 }
 
 const lsock_Reg lsock_io_methods[] = {{"!recv", sock_recv},         {"!recv_into", sock_recv_into},

@@ -64,6 +64,11 @@
 #else
 #define LSOCK_INLINE inline
 #endif
+#if defined(__GNUC__)
+#define LSOCK_NOINLINE __attribute__((noinline))
+#else
+#define LSOCK_NOINLINE
+#endif
 
 typedef int lsock_fd;
 #define LSOCK_NOFD (-1)
