@@ -522,7 +522,7 @@ static const lsock_Reg functions[] = {{"!close", mod_close},           {"!dup", 
                                       {"!socketpair", mod_socketpair}, {NULL, NULL}};
 
 /* SocketType, the method table, and the metatable of sockets; the module's table is on top. */
-static void open_sockets(lua_State *L, int core) {
+LSOCK_ONCE static void open_sockets(lua_State *L, int core) {
   lua_createtable(L, 0, 64);
   lsock_register(L, core, sock_methods);
   lsock_register(L, core, lsock_opt_methods);
@@ -640,7 +640,7 @@ int lsock_submodule(lua_State *L, const char *name) {
   return 1;
 }
 
-int luaopen_socket(lua_State *L) {
+LSOCK_ONCE int luaopen_socket(lua_State *L) {
   lsock_Core *c;
   int core;
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &registry_key) == LUA_TTABLE) return 1;

@@ -104,7 +104,7 @@ typedef struct lsock_Reg {
 } lsock_Reg;
 
 /* Adds functions to the table on top of the stack, the core found at `core`. */
-void lsock_register(lua_State *L, int core, const lsock_Reg *regs);
+LSOCK_ONCE void lsock_register(lua_State *L, int core, const lsock_Reg *regs);
 
 /* ---------------------------------------------------------------- sockets */
 
@@ -201,10 +201,10 @@ int lsock_failclosed(lua_State *L, const char *op);
 
 /* Adds a class after the built-in ones; returns its number. Pops nothing, pushes nothing. In errors of such classes
 ** `code` and `message` may be among the further fields. */
-int lsock_newclass(lua_State *L, int core, const char *name, int parent);
+LSOCK_ONCE int lsock_newclass(lua_State *L, int core, const char *name, int parent);
 void lsock_pushclass(lua_State *L, int core, int n);
 
-void lsock_open_err(lua_State *L, int core); /* the module's table is on top */
+LSOCK_ONCE void lsock_open_err(lua_State *L, int core); /* the module's table is on top */
 
 /* ---------------------------------------------------------------- addresses (lsocket_addr.c, lsocket_family.c) */
 
@@ -275,8 +275,8 @@ void lsock_setfields(lua_State *L, const char *const *fields);
 /* Argument error for a key of the table at `arg` that is not in the list. */
 void lsock_checkkeys(lua_State *L, int arg, const char *const keys[]);
 
-void lsock_open_addr(lua_State *L, int core);
-void lsock_open_inet(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_addr(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_inet(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- waiting (lsocket_wait.c) */
 
@@ -378,7 +378,7 @@ void lsock_settimeout(lsock_Sock *s, int64_t ns);
 /* Puts the descriptor into the mode that an attempt without MSG_DONTWAIT needs. */
 void lsock_mode(lsock_Sock *s, int nonblocking);
 
-void lsock_open_wait(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_wait(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- bytes (lsocket_buf.c, lsocket_io.c) */
 
@@ -419,9 +419,9 @@ void lsock_optflags(lua_State *L, int arg, lsock_Op *op, int now);
 #define LSOCK_RECEIVE_NOW (LSOCK_SEND_NOW | MSG_OOB)
 #endif
 
-void lsock_open_buf(lua_State *L, int core);
-void lsock_open_msg(lua_State *L, int core);
-void lsock_open_file(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_buf(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_msg(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_file(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- names (lsocket_resolve.c) */
 
@@ -441,7 +441,7 @@ const struct addrinfo *lsock_job_list(const lsock_Job *job);
 /* A string without zero bytes, short enough for a host's name. */
 const char *lsock_checkname(lua_State *L, int arg);
 
-void lsock_open_resolve(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_resolve(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- many at once (lsocket_select.c, lsocket_reactor.c) */
 
@@ -497,8 +497,8 @@ void lsock_reactor_leave(lsock_Core *core, lsock_Sock *s, int stays_open);
 void lsock_reactor_wake(lsock_Core *core, const lsock_Sock *s);
 
 /* Push the modules' tables. */
-void lsock_open_select(lua_State *L, int core);
-void lsock_open_reactor(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_select(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_reactor(lua_State *L, int core);
 
 /* For luaopen_socket_<name>: the field of the module `socket`. */
 int lsock_submodule(lua_State *L, const char *name);
@@ -560,9 +560,9 @@ LSOCK_INLINE lsock_Core *lsock_tocore(lua_State *L, int idx) {
 
 /* ---------------------------------------------------------------- constants (lsocket_const.c) */
 
-void lsock_open_const(lua_State *L);        /* all of them into the table on top */
-int lsock_pushconst(lua_State *L, int arg); /* the one named by the string at `arg`; 0, nothing pushed: none */
-void lsock_open_errno(lua_State *L);        /* pushes socket.errno */
+LSOCK_ONCE void lsock_open_const(lua_State *L); /* all of them into the table on top */
+int lsock_pushconst(lua_State *L, int arg);     /* the one named by the string at `arg`; 0, nothing pushed: none */
+LSOCK_ONCE void lsock_open_errno(lua_State *L); /* pushes socket.errno */
 /* Pushes the name of the first constant of a family with this value; 0, nothing pushed: none. */
 enum { LSOCK_NAMES_AF, LSOCK_NAMES_SOCK, LSOCK_NAMES_EAI, LSOCK_NAMES_HERR, LSOCK_NAMES_ERRNO };
 int lsock_pushname(lua_State *L, int family, int value);
@@ -687,6 +687,6 @@ extern const lsock_Reg lsock_connect_methods[];
 extern const lsock_Reg lsock_msg_methods[];
 extern const lsock_Reg lsock_file_methods[];
 extern const lsock_Reg lsock_sendfile_methods[];
-void lsock_open_connect(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_connect(lua_State *L, int core);
 
 #endif

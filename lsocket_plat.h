@@ -66,8 +66,10 @@
 #endif
 #if defined(__GNUC__)
 #define LSOCK_NOINLINE __attribute__((noinline))
+#define LSOCK_ONCE __attribute__((cold)) /* opens a module: kept with its like, so that the rest stays out of memory */
 #else
 #define LSOCK_NOINLINE
+#define LSOCK_ONCE
 #endif
 
 typedef int lsock_fd;
@@ -132,7 +134,7 @@ int64_t lsock_plat_filesize(int file);
 ssize_t lsock_plat_readat(int file, void *buf, size_t n, int64_t at);
 
 /* A number that a script cannot guess. */
-uintptr_t lsock_plat_secret(void);
+LSOCK_ONCE uintptr_t lsock_plat_secret(void);
 
 /*
 ** The same number every time in one process, and one that a script cannot guess: what the kernel gave it at its start.
