@@ -56,7 +56,9 @@ NO_UNWIND = $(if $(filter yes,$(UNWIND)),,-fno-asynchronous-unwind-tables)
 ifeq ($(origin CFLAGS),undefined)
 CFLAGS = -O2
 FAST = -O2 -fno-plt
-$(BUILD)/%.o: CFLAGS = $(if $(filter lsocket_ssl% lsocket_x509,$*),-O2,$(if $(filter $(HOT),$*),$(FAST),-Os) $(NO_UNWIND))
+SPEED = $(if $(filter lsocket_ssl% lsocket_x509,$(*F)),-O2,$(if $(filter $(HOT),$(*F)),$(FAST),-Os))
+$(BUILD)/%.o: CFLAGS = $(SPEED) $(if $(filter lsocket_ssl% lsocket_x509,$(*F)),,$(NO_UNWIND))
+$(BUILD)/host/%.o: CFLAGS = $(SPEED)
 # Relocations in a short form, where the linker has it and the C library, of which this needs one as new (ld(1)).
 RELR := $(shell printf '\043include <limits.h>\n__GLIBC__ __GLIBC_MINOR__\n' | $(CC) -E -P -x c - 2>/dev/null | \
 	awk '$$1 == 2 && $$2 >= 36 { print 1 }')
@@ -103,10 +105,22 @@ $(TLS): $(TLS_OBJ)
 $(SO): $(OBJ)
 	$(CC) $(LIBFLAG) $(CFLAGS) $(RELR) $(LDFLAGS) -o $@ $(OBJ) $(LIBS)
 
+define COMPILE
+@mkdir -p $(@D)
+$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) -fPIC -fvisibility=hidden -pthread -MMD -MP \
+	$(LUA_CFLAGS) $(CPPFLAGS) -c -o $@ $<
+endef
 $(BUILD)/%.o: %.c Makefile
+	$(COMPILE)
+$(BUILD)/host/%.o: %.c Makefile
+	$(COMPILE)
+
+$(BUILD)/lsocket_lua.c: tools/embedlua.lua $(wildcard socket/*.lua)
 	@mkdir -p $(@D)
-	$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) -fPIC -fvisibility=hidden -pthread -MMD -MP \
-		$(LUA_CFLAGS) $(CPPFLAGS) -c -o $@ $<
+	$(LUA) tools/embedlua.lua >$@
+$(BUILD)/host/lsocket_lua.o: CPPFLAGS += -I.
+$(BUILD)/host/lsocket_lua.o: $(BUILD)/lsocket_lua.c Makefile
+	$(COMPILE)
 
 objects: $(OBJ) $(if $(HAVE_TLS),$(TLS_OBJ))
 
@@ -115,7 +129,8 @@ objects: $(OBJ) $(if $(HAVE_TLS),$(TLS_OBJ))
 STATIC = $(BUILD)/liblsocket.a
 SHARED = $(BUILD)/liblsocket.so
 SONAME = liblsocket.so.0
-HOST_OBJ = $(OBJ) $(if $(HAVE_TLS),$(TLS_OBJ))
+# They have tables for unwinding, whatever UNWIND says, and the modules written in Lua.
+HOST_OBJ = $(patsubst $(BUILD)/%,$(BUILD)/host/%,$(OBJ) $(if $(HAVE_TLS),$(TLS_OBJ))) $(BUILD)/host/lsocket_lua.o
 
 static: $(STATIC) pc ## build/liblsocket.a, for programs that have Lua in them (WITH_TLS=no: without TLS)
 shared: $(SHARED) pc ## the same as a shared library
@@ -169,7 +184,7 @@ $(BUILD)/spechost: spec/host/spechost.c $(STATIC)
 	$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) $(LDFLAGS) -pthread $(LUA_CFLAGS) -I. $(if $(HAVE_TLS),-DSPECHOST_TLS) \
 		-o $@ $< $(STATIC) $(if $(HAVE_TLS),$(TLS_LIBS)) $(LUA_LIBS) $(LIBS)
 
--include $(OBJ:.o=.d) $(TLS_OBJ:.o=.d)
+-include $(OBJ:.o=.d) $(TLS_OBJ:.o=.d) $(HOST_OBJ:.o=.d)
 
 quiet     = $(MAKE) --no-print-directory
 bootstrap = @LUA='$(LUA)' CC='$(CC)' sh tools/bootstrap.sh

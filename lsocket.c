@@ -674,5 +674,6 @@ LSOCK_ONCE int luaopen_socket(lua_State *L) {
   lua_rawsetp(L, LUA_REGISTRYINDEX, &registry_key);
   lua_pushvalue(L, core);
   lua_setfield(L, LUA_REGISTRYINDEX, LSOCK_CAPSULE);
+  lsock_open_host(L);
   return 1;
 }

@@ -552,6 +552,8 @@ int lsock_require(lua_State *L);
 /* A count of bytes, argument `arg`: argument error for more than the host allows. */
 size_t lsock_bound(lua_State *L, int arg, size_t n);
 
+LSOCK_ONCE void lsock_open_host(lua_State *L); /* puts the functions for other modules into the registry */
+
 /* NULL unless the value at idx is this library's core. */
 LSOCK_INLINE lsock_Core *lsock_tocore(lua_State *L, int idx) {
   lsock_Core *c = lua_touserdata(L, idx);
