@@ -16,6 +16,7 @@ extern inline void lsock_op_on(lua_State *L, lsock_Op *op, int self, const char 
 extern inline void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir);
 extern inline void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step);
 extern inline int lsock_run(lua_State *L, lsock_Op *op);
+extern inline int lsock_istcp(const lsock_Sock *s);
 extern inline void lsock_note(lsock_Sock *s, ssize_t got, size_t asked);
 extern inline ssize_t lsock_receive(lua_State *L, lsock_Op *op, char *buf, size_t n, int flags);
 extern inline ssize_t lsock_transmit(lua_State *L, lsock_Op *op, const char *data, size_t n, int flags);

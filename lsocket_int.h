@@ -481,7 +481,7 @@ void lsock_timer_clear(lsock_Timers *h, lsock_Timer *t);
 */
 enum { LSOCK_R_READY, LSOCK_R_EXPIRED, LSOCK_R_YIELD, LSOCK_R_OTHER, LSOCK_R_BUSY };
 int lsock_reactor_wait(lua_State *L, lsock_Op *op, int64_t ns);
-int lsock_reactor_answer(lua_State *L);
+int lsock_reactor_answer(lua_State *L, const lsock_Core *core);
 
 /* Waits for a coroutine that is not a task, going on with the tasks meanwhile; LSOCK_R_OTHER: it cannot. */
 int lsock_reactor_nested(lua_State *L, lsock_Op *op, int64_t ns);
@@ -591,7 +591,13 @@ struct lsock_Transport {
 /* ---------------------------------------------------------------- the common case, inlined */
 
 #if !defined(LSOCKET_BESIDE)
-/* Less than asked for was all there is (epoll(7)); then the next thing is to wait. */
+/* A stream whose receives stop short only when nothing is left: Unix sockets do after descriptors, SCTP after messages. */
+LSOCK_INLINE int lsock_istcp(const lsock_Sock *s) {
+  return s->type == SOCK_STREAM && (s->family == AF_INET || s->family == AF_INET6) &&
+         (s->proto == 0 || s->proto == IPPROTO_TCP);
+}
+
+/* Of those, less than asked for was all there is (epoll(7)). */
 LSOCK_INLINE void lsock_note(lsock_Sock *s, ssize_t got, size_t asked) {
   if (got > 0 && (size_t)got < asked)
     s->likely_idle |= LSOCK_DRAINED;
@@ -605,7 +611,7 @@ LSOCK_INLINE ssize_t lsock_receive(lua_State *L, lsock_Op *op, char *buf, size_t
   ssize_t got;
   if (s->tr) return s->tr->receive(L, op, buf, n, flags);
   got = recv(s->fd, buf, n, flags | LSOCK_DONTWAIT(op));
-  if (op->coop && s->type == SOCK_STREAM && flags == 0) lsock_note(s, got, n);
+  if (op->coop && flags == 0 && lsock_istcp(s)) lsock_note(s, got, n);
   return lsock_likely(got >= 0) ? got : lsock_again(op, LSOCK_READ);
 }
 
@@ -635,7 +641,7 @@ LSOCK_INLINE void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name
   op->job = NULL;
   op->done = 0;
   op->err = op->cls = op->address = op->extra = 0;
-  op->nowait = op->coop = op->want = op->kept = op->mark = op->progress = op->state = op->slot = 0;
+  op->flags = op->nowait = op->coop = op->want = op->kept = op->mark = op->progress = op->state = op->slot = 0;
   op->into = NULL;
   op->handle = op->file = op->formats = op->flush = 0;
   op->turn = 0;

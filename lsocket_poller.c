@@ -102,7 +102,7 @@ int lsock_plat_poller_set(lsock_fd poller, lsock_fd fd, int before, int after) {
 }
 
 int lsock_plat_poller_edges(lsock_fd poller, lsock_fd fd) {
-  uint32_t all = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+  uint32_t all = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET;
   if (control(poller, EPOLL_CTL_ADD, fd, all) == 0) return 0;
   return errno == EEXIST ? control(poller, EPOLL_CTL_MOD, fd, all) : -1;
 }
@@ -141,7 +141,8 @@ int lsock_plat_poller_wait(lsock_fd poller, lsock_Event *events, int max, int64_
     events[i].events = 0;
     if (e & ~(uint32_t)EPOLLOUT) events[i].events |= LSOCK_EV_READ; /* errors and ends too, as poll(2) users expect */
     if (e & (EPOLLOUT | EPOLLERR | EPOLLHUP)) events[i].events |= LSOCK_EV_WRITE;
-    if (e & (EPOLLRDHUP | EPOLLERR | EPOLLHUP)) events[i].events |= LSOCK_EV_END;
+    /* before urgent data recv(2) stops, so that less than asked for is not all there is */
+    if (e & (EPOLLRDHUP | EPOLLERR | EPOLLHUP | EPOLLPRI)) events[i].events |= LSOCK_EV_END;
   }
   return n;
 }

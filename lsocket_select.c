@@ -394,6 +394,15 @@ static int push_ready(lua_State *L, lsock_Op *op) {
   return 2;
 }
 
+/* Only a time that is up is no failure. */
+static int is_late(const lsock_Op *op) {
+  return op->cls == LSOCK_TIMEOUT || op->err == EAGAIN;
+}
+
+static int late_ready(lua_State *L, lsock_Op *op) {
+  return is_late(op) ? push_ready(L, op) : -1;
+}
+
 /* What an attempt that may wait by itself may wait: ns, < 0 for ever. */
 static int64_t patience(const lsock_Op *op) {
   int64_t left;
@@ -439,7 +448,7 @@ static int sel_select(lua_State *L) {
   } else
     lsock_op_free(L, &op, "select", step_select);
   op.timeout = timeout;
-  op.partial = push_ready;
+  op.partial = late_ready;
   return lsock_drive(L, &op);
 }
 
@@ -531,6 +540,10 @@ static int push_lists(lua_State *L, lsock_Op *op) {
   return 3;
 }
 
+static int late_lists(lua_State *L, lsock_Op *op) {
+  return is_late(op) ? push_lists(L, op) : -1;
+}
+
 static int step_lists(lua_State *L, lsock_Op *op) {
   struct pollfd *p = (struct pollfd *)(void *)op->into;
   size_t i, readers = lua_rawlen(L, 1);
@@ -571,7 +584,7 @@ static int mod_select(lua_State *L) {
   lsock_op_free(L, &op, "select", step_lists);
   op.len = count[0] + count[1] + count[2];
   op.timeout = timeout;
-  op.partial = push_lists;
+  op.partial = late_lists;
   fill(L, &op, count);
   return lsock_drive(L, &op);
 }
@@ -584,7 +597,7 @@ static int push_true(lua_State *L) {
 }
 
 static int push_false(lua_State *L, lsock_Op *op) {
-  if (op->cls != LSOCK_TIMEOUT && op->err != EAGAIN) return -1;
+  if (!is_late(op)) return -1;
   lua_pushboolean(L, 0);
   return 1;
 }

@@ -296,9 +296,26 @@ ssize_t lsock_tls_read(lua_State *L, lsock_Op *op, lsock_Tls *t, char *buf, size
       continue;
     }
     out = outcome(op, t, 0);
-    if (!was_idle(t, out) || idle++ == IDLE_RECORDS) break;
+    if (!was_idle(t, out)) break;
+    if (idle++ == IDLE_RECORDS) {
+      op->progress = 1; /* there may be more, of which nothing new is to be heard */
+      break;
+    }
   }
   return lsock_tls_end(L, op, t, (ssize_t)total, out);
+}
+
+/* A peer that is gone may have said why: its alert tells more than the failure to send to it. */
+static void hear_out(lsock_Tls *t) {
+  unsigned char byte;
+  size_t got;
+  unsigned long e;
+  if (t->err != EPIPE && t->err != ECONNRESET) return;
+  t->nowait = 1;
+  if (SSL_peek_ex(t->ssl, &byte, 1, &got)) return;
+  e = ERR_peek_last_error();
+  if (ERR_GET_LIB(e) == ERR_LIB_SSL && ERR_GET_REASON(e) >= SSL_AD_REASON_OFFSET) t->why = e;
+  ERR_clear_error();
 }
 
 ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *data, size_t n) {
@@ -319,6 +336,7 @@ ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *da
       break_off(t, 1);
       out = LSOCK_FAIL;
     }
+    if (out == LSOCK_FAIL) hear_out(t);
     break;
   }
   if (many) SSL_set_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS);
@@ -334,6 +352,7 @@ int lsock_tls_goodbye(lua_State *L, lsock_Op *op, lsock_Tls *t, int both) {
     if (r == 0 && both) r = SSL_shutdown(t->ssl);
     out = r < 0 ? outcome(op, t, r) : 0;
   } while (was_idle(t, out) && idle++ < IDLE_RECORDS);
+  op->progress |= idle > IDLE_RECORDS; /* as in lsock_tls_read */
   if (r < 0 && out == 0) r = 1;
   return (int)lsock_tls_end(L, op, t, r >= 0, out);
 }

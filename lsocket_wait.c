@@ -243,7 +243,7 @@ static int reactor_answered(lua_State *L, lsock_Op *op, int answer) {
 static int reactor_resumed(lua_State *L, int status, lua_KContext ctx) {
   lsock_Op *op = (lsock_Op *)ctx;
   (void)status;
-  return drive(L, op, reactor_answered(L, op, lsock_reactor_answer(L)));
+  return drive(L, op, reactor_answered(L, op, lsock_reactor_answer(L, op->core)));
 }
 
 /* Yields to the reactor; the task keeps the operation meanwhile. One that receives has no address yet. */
@@ -363,7 +363,8 @@ int lsock_go_on(lua_State *L, lsock_Op *op, int outcome) {
 static int join_in(lua_State *L, lsock_Op *op) {
   lsock_Sock *s = op->s;
   if (lsock_reactor_turn(L, op->core)) return reactor_yield(L, op);
-  if (!s || !(s->likely_idle & LSOCK_DRAINED) || op->dir != LSOCK_RD || op->job || s->tr || op->flags) return STOPPED;
+  if (!s || !(s->likely_idle & LSOCK_DRAINED) || op->dir != LSOCK_RD || op->job || op->file || s->tr || op->flags)
+    return STOPPED;
   op->want = LSOCK_READ;
   return reactor_wait(L, op);
 }
@@ -383,7 +384,7 @@ static int prepare(lua_State *L, lsock_Op *op) {
   else if (op->timeout > 0 && !op->coop && !s->tr) { /* a transport may have what poll(2) does not know of */
     if (!op->job && op->dir != LSOCK_MODAL && kernel_bound(s, op->dir, op->timeout))
       op->nowait = 0;
-    else if (s->likely_idle & (1 << op->dir)) {
+    else if (!op->file && (s->likely_idle & (1 << op->dir))) { /* a file may have what it needs */
       op->want = op->dir == LSOCK_WR ? LSOCK_WRITE : LSOCK_READ;
       return poll_wait(L, op);
     }

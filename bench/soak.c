@@ -293,6 +293,19 @@ static int verdict(const char *what, int good) {
   return !good;
 }
 
+/* One request, answered, and a moment for the server to close that connection. */
+static void greet(void) {
+  char back[2];
+  struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)server_port)};
+  struct timespec moment = {0, 200000000};
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  need(fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0, "connect");
+  need(send(fd, "?\n", 2, MSG_NOSIGNAL) == 2 && recv(fd, back, 2, MSG_WAITALL) == 2, "the first request");
+  close(fd);
+  nanosleep(&moment, NULL);
+}
+
 int main(int argc, char **argv) {
   if (argc < 4) {
     fprintf(stderr, "usage: soak <seconds> <connections> <server command ...>\n");
@@ -311,6 +324,7 @@ int main(int argc, char **argv) {
   setsockopt(probe, IPPROTO_TCP, TCP_REPAIR, &off, sizeof off);
   close(probe);
   if (!ghosts) printf("no ghosts: that takes root\n");
+  greet(); /* a server may open its poller after it has said its port */
   int files_before = server_descriptors();
   printf("before: %ld KiB, %d descriptors\n", server_rss() / 1024, files_before);
   printf("%8s %8s %6s %6s %9s %8s %10s %5s %5s\n", "second", "KiB", "files", "open", "answered", "hostile", "slowest",

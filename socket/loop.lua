@@ -41,38 +41,76 @@ local function expect_callable(f, arg, name)
   end
 end
 
+local function expect_seconds(seconds, arg, name)
+  local n = tonumber(seconds)
+  if not n then
+    error(("bad argument #%d to '%s' (number expected, got %s)"):format(arg, name, type(seconds)), 3)
+  elseif n < 0 or n ~= n then
+    error(("bad argument #%d to '%s' (seconds must not be negative or NaN)"):format(arg, name), 3)
+  end
+end
+
+local function expect_open(l)
+  if l.closed then error("the loop is closed", 3) end
+end
+
 local function is_cancelled(e) return socket.iserror(e, M.cancelled) end
 
 ---------------------------------------------------------------- waiters
+
+-- In the main program, in coroutines that are no tasks, and below C functions such as table.sort.
+local NOT_HERE = "only a task can wait for this"
 
 -- A list of coroutines that have parked for the same thing. A note stands in it from the moment its task
 -- waits; whoever takes the note out wakes the task, and no note is taken for a task that gave up.
 local function wait_in(list, seconds, what)
   local co = running()
-  if not co then error(("%s has to wait here, and only a task of a loop can"):format(what), 0) end
+  if not co then error(("%s: %s"):format(what, NOT_HERE), 0) end
+  local at = (list.last or 0) + 1
   local note = {co = co, loop = task_of[co].loop}
-  list[#list + 1] = note
+  list[at], list.last = note, at
   local ok, woken = pcall(park, seconds)
-  if not note.woken then
-    for i = #list, 1, -1 do
-      if list[i] == note then table.remove(list, i) break end
-    end
+  if not note.woken and list[at] == note then
+    list[at] = nil
+    if list.last == at then list.last = at - 1 end
   end
   if not ok then return nil, woken, note.woken end
   return note.woken or woken, nil, note.woken
 end
 
+-- The first note out of a list, nil if there is none; those that gave up have left holes.
+local function take_note(list)
+  local first, last = list.first or 1, list.last or 0
+  while first <= last and not list[first] do first = first + 1 end
+  local note = list[first]
+  list[first] = nil
+  if first >= last then first, last = 1, 0 else first = first + 1 end
+  list.first, list.last = first, last
+  return note
+end
+
 local function wake_one(list)
-  local note = table.remove(list, 1)
+  local note
+  repeat note = take_note(list) until not (note and note.loop.closed) -- such a one will never go on
   if not note then return false end
   note.woken = true
   note.loop.reactor:wake(note.co)
   return true
 end
 
-local function wake_all(list) while wake_one(list) do end end
+local function wake_all(list)
+  local n = 0
+  while wake_one(list) do n = n + 1 end
+  return n
+end
 
 ---------------------------------------------------------------- tasks
+
+-- Nothing but another task could end the waiting of these, and there is none.
+local function stuck(l)
+  local _, queued, polling, timers = l.reactor:counts()
+  return queued == 0 and polling == 0 and timers == 0 and not current()
+end
 
 -- Runs at the end of a task, in its own coroutine; the traceback is made where the error was raised.
 local function handler(e)
@@ -85,7 +123,6 @@ local function handler(e)
 end
 
 local function ended(task, ok, ...)
-  task.status_, task.results, task.error = nil, nil, nil
   if ok then
     task.ending, task.results = "done", table.pack(...)
   else
@@ -96,10 +133,9 @@ local function ended(task, ok, ...)
   local l, joiners, group = task.loop, task.joiners, task.group
   l.count = l.count - 1
   task.co, task.joiners, task.cause = nil, nil, nil
-  if group then group:ended(task) end
-  if joiners and #joiners > 0 then
+  if group then group:_ended(task) end
+  if joiners and wake_all(joiners) > 0 then
     task.joined = true
-    wake_all(joiners)
   elseif task.ending == "failed" and not (group or task.joined) then
     l.failures[#l.failures + 1] = task
   end
@@ -133,8 +169,29 @@ local function pass_on(task)
   error(e, 0)
 end
 
+-- Raises the first error that nobody has taken, or gives all of them to onerror.
+local function surface(l)
+  while #l.failures > 0 do
+    local task = table.remove(l.failures, 1)
+    local e = task.error
+    if not l.onerror then
+      if type(e) == "string" and task.traceback then e = e .. "\n" .. task.traceback end
+      error(e, 0)
+    end
+    l.onerror(task, e, task.traceback)
+  end
+end
+
+-- One round of at most that many seconds; nil: until something happens. Are there tasks or timers left?
+local function round(l, seconds)
+  if #l.failures == 0 then l.reactor:turn(seconds) end
+  surface(l)
+  return l.count > 0 or select(4, l.reactor:counts()) > 0
+end
+
 function Task:join(timeout)
   expect(self, Task, 1, "join")
+  if timeout ~= nil then expect_seconds(timeout, 1, "join") end
   local me = current()
   if me == self then error("a task cannot join itself", 2) end
   if not self.ending then
@@ -156,7 +213,8 @@ function Task:join(timeout)
           self.joined = nil
           raise_timeout "join"
         end
-        l:round(left)
+        if not left and stuck(l) then error("join: the task waits for something that nothing can bring", 2) end
+        round(l, left)
       end
     end
   end
@@ -199,12 +257,15 @@ end
 
 function Loop:spawn(f, ...)
   expect(self, Loop, 1, "spawn")
+  expect_open(self)
   expect_callable(f, 1, "spawn")
   return new_task(self, nil, f, ...)
 end
 
 function Loop:after(seconds, f, ...)
   expect(self, Loop, 1, "after")
+  expect_open(self)
+  expect_seconds(seconds, 1, "after")
   expect_callable(f, 2, "after")
   if type(f) == "function" and select("#", ...) == 0 then
     return self.reactor:after(seconds, function() new_task(self, nil, f) end)
@@ -213,35 +274,11 @@ function Loop:after(seconds, f, ...)
   return self.reactor:after(seconds, function() new_task(self, nil, f, table.unpack(args, 1, args.n)) end)
 end
 
--- Raises the first error that nobody has taken, or gives all of them to onerror.
-local function surface(l)
-  while #l.failures > 0 do
-    local task = table.remove(l.failures, 1)
-    local e = task.error
-    if not l.onerror then
-      if type(e) == "string" and task.traceback then e = e .. "\n" .. task.traceback end
-      error(e, 0)
-    end
-    l.onerror(task, e, task.traceback)
-  end
-end
-
--- One round of at most that many seconds; nil: until something happens.
-function Loop:round(seconds)
-  if #self.failures == 0 then self.reactor:turn(seconds) end
-  surface(self)
-  return self.count > 0 or select(4, self.reactor:counts()) > 0
-end
-
 function Loop:step(seconds)
   expect(self, Loop, 1, "step")
-  return self:round(seconds or 0)
-end
-
--- Nothing but another task could end the waiting of these, and there is none.
-local function stuck(l)
-  local _, queued, polling, timers = l.reactor:counts()
-  return queued == 0 and polling == 0 and timers == 0 and not current()
+  expect_open(self)
+  if seconds ~= nil then expect_seconds(seconds, 1, "step") end
+  return round(self, seconds or 0)
 end
 
 function Loop:run()
@@ -250,18 +287,33 @@ function Loop:run()
     if #self.failures == 0 and stuck(self) then
       error(("%d task(s) wait for something that no socket, timer or other task can bring"):format(self.count), 2)
     end
-    self:round()
+    round(self)
   end
   surface(self)
 end
 
-function Loop:fileno() return self.reactor:fileno() end
-function Loop:timeout() return #self.failures > 0 and 0 or self.reactor:timeout() end
+
+function Loop:fileno()
+  expect_open(self)
+  return self.reactor:fileno()
+end
+
+function Loop:timeout()
+  expect_open(self)
+  return #self.failures > 0 and 0 or self.reactor:timeout()
+end
+
 function Loop.sleep(_, seconds) return socket.sleep(seconds) end
 function Loop.wait(_, ...) return reactor.wait(...) end
 function Loop:current()
   local task = current()
   return task and task.loop == self and task or nil
+end
+
+-- An error that no one will be raised for.
+local function lost(l, task)
+  if l.onerror then return l.onerror(task, task.error, task.traceback) end
+  warn("socket.loop: error of a task lost in another: ", tostring(task.error))
 end
 
 -- Ends all tasks; their errors stay in l.failures.
@@ -280,6 +332,8 @@ end
 
 function Loop:close()
   expect(self, Loop, 1, "close")
+  local me = current()
+  if me and me.loop == self then error("the loop is running: it cannot be closed by one of its tasks", 2) end
   shut(self)
   surface(self)
   return true
@@ -288,9 +342,7 @@ end
 function Loop:__close(e)
   shut(self)
   if e == nil then return surface(self) end
-  for _, task in ipairs(self.failures) do -- only one error can go on
-    warn("socket.loop: error of a task lost in another: ", tostring(task.error))
-  end
+  for _, task in ipairs(self.failures) do lost(self, task) end
 end
 
 function M.run(f, ...)
@@ -300,7 +352,7 @@ function M.run(f, ...)
   task.joined = true
   while not task.ending do
     if stuck(l) then error("the tasks wait for something that no socket, timer or other task can bring", 2) end
-    l:round()
+    round(l)
   end
   if task.ending == "done" then l:run() end
   if task.ending ~= "done" then
@@ -318,8 +370,8 @@ function M.spawn(f, ...)
   return new_task(here("spawn").loop, nil, f, ...)
 end
 
-local function timed(task, alarm, state, ok, ...)
-  alarm:cancel()
+local function timed(task, state, ok, ...)
+  state.alarm:cancel()
   state.over = true
   if state.thrown then task.loop.reactor:retract(task.co, state.thrown) end
   if ok then return ... end
@@ -331,14 +383,20 @@ end
 
 function M.timeout(seconds, f, ...)
   local task = here "timeout"
+  expect_seconds(seconds, 1, "timeout")
   expect_callable(f, 2, "timeout")
-  local state = {}
-  local alarm = task.loop.reactor:after(seconds, function()
+  local state, late = {}, nil
+  local function ring()
     if state.over or task.ending then return end
-    state.thrown = reactor.cancel()
-    task.loop.reactor:throw(task.co, state.thrown)
-  end)
-  return timed(task, alarm, state, xpcall(f, handler, ...))
+    late = late or reactor.cancel()
+    if task.loop.reactor:throw(task.co, late, true) then
+      state.thrown = late
+    else -- after the error that is on its way to it already
+      state.alarm = task.loop.reactor:after(0, ring)
+    end
+  end
+  state.alarm = task.loop.reactor:after(seconds, ring)
+  return timed(task, state, xpcall(f, handler, ...))
 end
 
 function M.wrap(f)
@@ -372,7 +430,7 @@ local function new_group(options)
                        waiters = {}, room = {}}, Group)
 end
 
-function Group:ended(task)
+function Group:_ended(task)
   self.members[task] = nil
   self.count = self.count - 1
   if task.ending == "failed" and not self.failed then
@@ -380,8 +438,10 @@ function Group:ended(task)
     self:cancel()
     if not self.settling and not self.owner.ending then -- what the block itself does ends too
       self.thrown = reactor.cancel()
-      self.loop.reactor:throw(self.owner.co, self.thrown)
+      self.loop.reactor:throw(self.owner.co, self.thrown, true)
     end
+  elseif task.ending == "failed" then -- only one error can go on
+    lost(self.loop, task)
   end
   wake_one(self.room)
   if self.count == 0 then wake_all(self.waiters) end
@@ -391,7 +451,7 @@ function Group:spawn(f, ...)
   expect(self, Group, 1, "spawn")
   expect_callable(f, 1, "spawn")
   while self.count >= self.limit and not self.failed do
-    local woken, e, note_woken = wait_in(self.room, nil, "group:spawn")
+    local woken, e, note_woken = wait_in(self.room, nil, "spawn")
     if e then
       if note_woken then wake_one(self.room) end
       error(e, 0)
@@ -421,10 +481,11 @@ local function settle(self)
   self.settling = true
   if self.thrown then self.loop.reactor:retract(self.owner.co, self.thrown) end
   while self.count > 0 do
-    local _, e = wait_in(self.waiters, nil, "a group")
+    local _, e = wait_in(self.waiters, nil, "join")
     if e then
       err = err or {e}
       self:cancel()
+      if e == NOT_HERE then break end -- nor would it wait the next time
     end
   end
   self.settling = nil
@@ -471,7 +532,7 @@ function Queue:__len() return self.last - self.first + 1 end
 local function await(self, list, blocked, timeout, op)
   local deadline = timeout and socket.monotonic() + timeout
   while blocked(self) do
-    local _, e, woken = wait_in(list, deadline and math.max(0, deadline - socket.monotonic()), "queue:" .. op)
+    local _, e, woken = wait_in(list, deadline and math.max(0, deadline - socket.monotonic()), op)
     if e then
       if woken then wake_one(list) end
       error(e, 0)
@@ -486,6 +547,7 @@ local function empty(q) return not q.closed and #q == 0 end
 function Queue:put(v, timeout)
   expect(self, Queue, 1, "put")
   if v == nil then error("bad argument #1 to 'put' (value expected)", 2) end
+  if timeout ~= nil then expect_seconds(timeout, 2, "put") end
   if full(self) then await(self, self.putters, full, timeout, "put") end
   if self.closed then error("the queue is closed", 2) end
   self.last = self.last + 1
@@ -496,6 +558,7 @@ end
 
 function Queue:get(timeout)
   expect(self, Queue, 1, "get")
+  if timeout ~= nil then expect_seconds(timeout, 1, "get") end
   if empty(self) then await(self, self.getters, empty, timeout, "get") end
   if #self == 0 then return nil end
   local v = self[self.first]
@@ -531,8 +594,9 @@ function Event:isset() return self.on end
 
 function Event:wait(timeout)
   expect(self, Event, 1, "wait")
+  if timeout ~= nil then expect_seconds(timeout, 1, "wait") end
   if self.on then return true end
-  local woken, e = wait_in(self.waiters, timeout, "event:wait")
+  local woken, e = wait_in(self.waiters, timeout, "wait")
   if e then error(e, 0) end
   return woken
 end

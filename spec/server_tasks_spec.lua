@@ -8,6 +8,7 @@ local proc = require "spec.support.proc"
 local server = require "socket.server"
 local socket = require "socket"
 local support = require "spec.support"
+local tls = require "spec.support.tls"
 
 local fails = support.fails
 local ANY = {"127.0.0.1", 0}
@@ -16,18 +17,12 @@ local ANY = {"127.0.0.1", 0}
 before_each(function() socket.setdefaulttimeout(10) end)
 after_each(function() socket.setdefaulttimeout(nil) end)
 
-local function all(s)
-  local pieces = {}
-  for data in function() return s:recv(65536) end do pieces[#pieces + 1] = data end
-  return table.concat(pieces)
-end
-
 local function connect(s) return socket.create_connection(s.server_address, 10) end
 
 -- Runs f(s, errors, serving) in a task beside a server, which is then shut down; no descriptor may be left. The class
 -- is options[1] or TaskTCPServer, its address options[2].
 local function with(handler, options, f)
-  local before = proc.descriptors()
+  local before = proc.settled_descriptors()
   local errors = {}
   local class, address = table.remove(options, 1) or server.TaskTCPServer, table.remove(options, 1) or ANY
   options.handle_error = options.handle_error or function(_, _, client_address, e, traceback)
@@ -80,7 +75,7 @@ describe("a task server", function()
   end)
 
   it("makes a loop of its own where there is none", function()
-    local before = proc.descriptors()
+    local before = proc.settled_descriptors()
     local s
     s = server.TaskTCPServer(ANY, function(request)
       request:sendall "x"
@@ -88,19 +83,19 @@ describe("a task server", function()
     end)
     local c <close> = connect(s)
     assert.equal(s, s:serve_forever())
-    assert.equal("x", all(c))
+    assert.equal("x", support.all(c))
     s:server_close()
     c:close()
     assert.equal(before, proc.descriptors())
   end)
 
   it("handles single requests in the caller's task", function()
-    local before = proc.descriptors()
+    local before = proc.settled_descriptors()
     do
       local s <close> = server.TaskTCPServer(ANY, function(request) request:sendall "x" end, {timeout = 5})
       local c <close> = connect(s)
       assert.is_true(s:handle_request())
-      assert.equal("x", all(c))
+      assert.equal("x", support.all(c))
     end
     assert.equal(before, proc.descriptors())
   end)
@@ -112,15 +107,17 @@ describe("a task server", function()
       socket.sleep(0.05)
       request:sendall "x"
     end, {max_connections = 3}, function(s, errors)
+      local cpu = os.clock()
       local took = check.took(loop.group, function(g)
         for _ = 1, 10 do
           g:spawn(function()
             local c <close> = connect(s)
-            assert.equal("x", all(c))
+            assert.equal("x", support.all(c))
           end)
         end
       end)
       assert.equal(3, most)
+      assert.is_true(os.clock() - cpu < took / 2, "it did not sleep while it was full")
       assert.is_true(took >= 0.2, took)
       errorless(errors)
     end)
@@ -166,7 +163,7 @@ describe("a task server", function()
       for _, word in ipairs {"bad", "fine", "bad", "fine"} do
         local c <close> = connect(s)
         c:sendall(word)
-        assert.equal(word == "fine" and "good" or "", all(c))
+        assert.equal(word == "fine" and "good" or "", support.all(c))
       end
       assert.equal(2, #errors)
       assert.matches("server_tasks_spec.lua:%d+: oh$", errors[1].e)
@@ -292,7 +289,7 @@ describe("a graceful stop", function()
       socket.sleep(0.02)
       assert.is_true(s.stopping)
       late = connect(s)
-      assert.equal("end", all(c))
+      assert.equal("end", support.all(c))
       stopping:join()
       assert.equal("done", serving.status)
       assert.is_true(ended)
@@ -378,8 +375,8 @@ describe("a graceful stop", function()
       socket.sleep(0.05)
       assert.is_true(check.took(s.shutdown, s) < 5)
       assert.equal("done", serving.status)
-      assert.equal("bye\n", all(idle))
-      assert.equal("slow\nbye\n", all(slow))
+      assert.equal("bye\n", support.all(idle))
+      assert.equal("slow\nbye\n", support.all(slow))
       slow:close()
       errorless(errors)
     end)
@@ -391,7 +388,7 @@ describe("a graceful stop", function()
       request:sendall "stopped"
     end, {}, function(s, errors, serving)
       local c <close> = connect(s)
-      assert.equal("stopped", all(c))
+      assert.equal("stopped", support.all(c))
       serving:join(5)
       errorless(errors)
     end)
@@ -425,7 +422,7 @@ describe("a graceful stop", function()
       assert.equal("begin ", c:recv(100))
       s:server_close()
       fails("ECONNREFUSED", connect, s)
-      assert.equal("end", all(c))
+      assert.equal("end", support.all(c))
       serving:join(5)
       errorless(errors)
     end)
@@ -468,7 +465,7 @@ describe("a task server that ends otherwise", function()
 
   it("closes what was accepted for a task that never began", function()
     local begun, n = 0, 0
-    local before = proc.descriptors()
+    local before = proc.settled_descriptors()
     loop.run(function()
       local s <close> = server.TaskTCPServer(ANY, function() begun = begun + 1 end, {
         process_request = function(self, ...)
@@ -494,12 +491,7 @@ describe("a task server that ends otherwise", function()
 end)
 
 describe("a task server with a TLS context", function()
-  local ssl = socket.ssl
-
-  local function context()
-    local ctx = ssl.create_default_context {purpose = ssl.Purpose.CLIENT_AUTH}
-    return ctx:load_cert_chain(certs.path "server.pem", certs.path "server.key")
-  end
+  local ssl, context = socket.ssl, tls.server
 
   it("serves others while clients do not shake hands, and gives those up", function()
     local ctx = ssl.create_default_context {cafile = certs.path "ca.pem"}
@@ -593,7 +585,7 @@ end)
 
 describe("a server of one request at a time", function()
   it("can be shut down from another task, which waits for its end", function()
-    local before = proc.descriptors()
+    local before = proc.settled_descriptors()
     loop.run(function()
       local s <close> = server.TCPServer(ANY, function(request)
         socket.sleep(0.1)
@@ -604,7 +596,7 @@ describe("a server of one request at a time", function()
       socket.sleep(0.03)
       assert.is_true(check.took(s.shutdown, s) < 5)
       assert.equal("done", serving.status)
-      assert.equal("x", all(c))
+      assert.equal("x", support.all(c))
     end)
     assert.equal(before, proc.descriptors())
   end)

@@ -4,38 +4,14 @@ require "spec.helper"
 local certs = require "spec.support.certs"
 local socket = require "socket"
 local support = require "spec.support"
+local tls = require "spec.support.tls"
 
 local ssl = socket.ssl
 local fails, keep = support.fails, support.keep
 
 after_each(support.close_kept)
 
-local function server_context(name)
-  local ctx = ssl.create_default_context {purpose = ssl.Purpose.CLIENT_AUTH}
-  ctx:load_cert_chain(certs.path((name or "server") .. ".pem"), certs.path((name or "server") .. ".key"))
-  return ctx
-end
-
-local function client_context()
-  return ssl.create_default_context {cafile = certs.path "ca.pem"}
-end
-
--- Handshakes of two sockets of this process, in turn; the errors of both.
-local function shake(c, s)
-  local timeouts = {c:gettimeout(), s:gettimeout()}
-  c:settimeout(0)
-  s:settimeout(0)
-  local done, errors = {}, {}
-  for _ = 1, 20 do
-    for i, sock in ipairs {c, s} do
-      local failed = errors[i] and errors[i].code ~= "EAGAIN"
-      if not done[i] and not failed then done[i], errors[i] = sock:try_do_handshake() end
-    end
-  end
-  c:settimeout(timeouts[1] or 5)
-  s:settimeout(timeouts[2] or 5)
-  return errors[1], errors[2]
-end
+local server_context, client_context = tls.server, tls.client
 
 -- A client and a server of this process, connected; options: client, server (contexts), host, session, suppress.
 local function pair(options)
@@ -45,7 +21,7 @@ local function pair(options)
     do_handshake_on_connect = false, session = options.session, suppress_ragged_eofs = options.suppress}))
   local s = keep((options.server or server_context()):wrap_socket(b, {server_side = true,
     do_handshake_on_connect = false, suppress_ragged_eofs = options.suppress}))
-  local e1, e2 = shake(c, s)
+  local e1, e2 = tls.shake(c, s)
   return c, s, e1, e2
 end
 
@@ -534,7 +510,7 @@ describe("what was agreed", function()
     local again = keep(client:wrap_socket(a, {server_hostname = "localhost", do_handshake_on_connect = false}))
     again.session = session
     local other = keep(server:wrap_socket(b, {server_side = true, do_handshake_on_connect = false}))
-    assert.is_nil((shake(again, other)))
+    assert.is_nil((tls.shake(again, other)))
     assert.is_true(other.session_reused)
   end)
 end)

@@ -248,4 +248,11 @@ function M.fails(code, f, ...)
   return e
 end
 
+-- What a socket receives until the end.
+function M.all(s)
+  local pieces = {}
+  for data in function() return s:recv(65536) end do pieces[#pieces + 1] = data end
+  return table.concat(pieces)
+end
+
 return M

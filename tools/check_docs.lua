@@ -8,8 +8,10 @@
 -- * A name that is there is a field of the module or a method of sockets; one that comes later is not.
 -- * The spec and the page that a row names exist and have the name in them.
 -- * Every function, class and method of the library is in a heading or in code in some page of docs/reference other
---   than this one, the index and the list of constants.
--- * README.md links to every page of docs/reference, every link to a file leads somewhere, every Lua example compiles.
+--   than this one, the index and the list of constants. Those of socket.loop, selectors, server and ssl, and of their
+--   objects, are in the page of that name; a family of constants there as `CERT_*`. socket.reactor is internal.
+-- * The index of docs/reference links to every page, every link to a file or a heading leads somewhere, every Lua
+--   example compiles.
 
 local root = arg[0]:match "^(.*)tools/[^/]*$"
 if root == "" then root = "./" end
@@ -41,6 +43,7 @@ local function library()
   package.cpath = path:gsub("socket%.so$", "?.so") .. ";" .. package.cpath -- socket.ssl lies beside it
   local module = assert(package.loadlib(path, "luaopen_socket"))()
   package.loaded.socket = module
+  package.path = root .. "?.lua;" .. package.path
   return module
 end
 
@@ -286,6 +289,85 @@ for _, p in ipairs(public) do
   if not described(p[1], p[2]) then wrong("docs/reference: %s is not described", p[3]) end
 end
 
+---------------------------------------------------------------- the modules beside
+
+-- The fields of what stands for a class: a table, or an object of it.
+local function members(value)
+  local meta = debug.getmetatable(value)
+  local index = type(value) == "table" and value.__index or meta and meta.__index
+  if type(index) == "table" then return index end
+  assert(type(value) == "table", "no table of methods")
+  return value
+end
+
+-- The methods behind a C function __index, one of which is known.
+local function methods_with(value, name)
+  local index = debug.getmetatable(value).__index
+  if type(index) == "table" then return index end
+  for i = 1, 10 do
+    local _, t = debug.getupvalue(index, i)
+    if type(t) == "table" and rawget(t, name) then return t end
+  end
+  error("no table of methods with " .. name)
+end
+
+-- Words of a page's headings and code, and the families of constants it names.
+local function vocabulary(path)
+  local words, families = {}, {}
+  for _, term in ipairs(terms(pages[path] or "")) do
+    for word, star in term:gmatch "([%w_]+)(%*?)" do
+      words[word] = true
+      if star == "*" then families[#families + 1] = word end
+    end
+  end
+  return words, families
+end
+
+local function check_module(page, parts)
+  local words, families = vocabulary("docs/reference/" .. page)
+  local seen = 0
+  for prefix, part in pairs(parts) do
+    for name in pairs(part) do
+      local found = words[name] or type(name) ~= "string" or name:find "^_" or name:find "^try_"
+      for _, family in ipairs(families) do found = found or name:sub(1, #family) == family end
+      if not found then wrong("docs/reference/%s: %s%s is not described", page, prefix, name) end
+      seen = seen + 1
+    end
+  end
+  return seen
+end
+
+local function beside()
+  local loop, selectors, server = require "socket.loop", require "socket.selectors", require "socket.server"
+  local parts = {["loop."] = loop, ["l:"] = members(loop.new()), ["queue:"] = members(loop.queue()),
+    ["event:"] = members(loop.event())}
+  loop.run(function()
+    parts["task."], parts["group:"] = getmetatable(loop.current()), members(loop.group())
+  end)
+  local n = check_module("loop.md", parts)
+  n = n + check_module("selectors.md",
+    {["selectors."] = selectors, ["sel:"] = members(selectors.DefaultSelector())})
+  parts = {["server."] = server}
+  for name, class in pairs(server) do parts[name .. ":"] = class end
+  parts["TaskMixIn:"] = server.TaskMixIn
+  n = n + check_module("server.md", parts)
+  local a, b = socket.socketpair()
+  n = n + check_module("files.md", {["f:"] = methods_with(b:makefile(), "setlimit")})
+  a:close()
+  b:close()
+  local ssl = socket.ssl
+  if not ssl then return n end
+  local ctx = ssl.SSLContext(ssl.PROTOCOL_TLS)
+  local methods = {}
+  for name, f in pairs(ssl.SSLSocket) do
+    if not socket.SocketType[name] then methods[name] = f end
+  end
+  return n + check_module("ssl.md", {["ssl."] = ssl, ["ssl socket:"] = methods, ["ssl object:"] = ssl.SSLObject,
+    ["ctx:"] = methods_with(ctx, "wrap_socket"), ["bio:"] = methods_with(ssl.MemoryBIO(), "write_eof")})
+end
+
+local others = beside()
+
 ---------------------------------------------------------------- links and examples
 
 local index = pages["docs/reference/README.md"] or ""
@@ -296,8 +378,27 @@ for path in pairs(pages) do
   end
 end
 
+-- The names that GitHub gives the headings of a document.
+local function anchors(text)
+  local set = {}
+  for heading in ("\n" .. text:gsub("```.-```", "")):gmatch "\n#+ +([^\n]*)" do
+    local name = heading:gsub("%[([^%]]*)%]%b()", "%1"):lower():gsub("[^%w_ -]", ""):gsub(" ", "-")
+    set[name] = true
+  end
+  return set
+end
+
 for _, path in ipairs(glob "*.md docs/*.md docs/*/*.md") do
   local text = read(path)
+  for target, anchor in text:gsub("```.-```", ""):gmatch "%]%(([^)#]*)#([^)]+)%)" do
+    local file = target == "" and path or path:match "^(.-)[^/]*$" .. target
+    if not target:find "^%a+:" then
+      file = file:gsub("[^/]+/%.%./", "")
+      if exists(root .. file) and not anchors(read(file))[anchor] then
+        wrong("%s: there is no heading %s#%s", path, target, anchor)
+      end
+    end
+  end
   for target in text:gsub("```.-```", ""):gmatch "%]%(([^)#]+)[^)]*%)" do
     if not target:find "^%a+:" and not exists(root .. path:match "^(.-)[^/]*$" .. target) then
       wrong("%s: the link to %s leads nowhere", path, target)
@@ -310,4 +411,4 @@ for _, path in ipairs(glob "*.md docs/*.md docs/*/*.md") do
 end
 
 if problems > 0 then os.exit(1, true) end
-print(#list .. " names, " .. #public .. " functions, classes and methods")
+print(#list .. " names, " .. #public .. " functions, classes and methods, " .. others .. " of the modules beside")

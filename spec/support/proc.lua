@@ -16,4 +16,11 @@ function M.descriptors() return entries("/proc/self/fd", 1) end
 
 function M.threads() return entries("/proc/self/task", 0) end
 
+-- Those of garbage are closed first: only what a test leaves counts.
+function M.settled_descriptors()
+  collectgarbage()
+  collectgarbage()
+  return M.descriptors()
+end
+
 return M

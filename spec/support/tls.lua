@@ -35,6 +35,7 @@ end
 
 -- Handshakes of two sockets of this process, in turn; the errors of both.
 function M.shake(c, s)
+  local timeouts = {c:gettimeout(), s:gettimeout()}
   c:settimeout(0)
   s:settimeout(0)
   local done, errors = {}, {}
@@ -44,8 +45,8 @@ function M.shake(c, s)
       if not done[i] and not failed then done[i], errors[i] = sock:try_do_handshake() end
     end
   end
-  c:settimeout(5)
-  s:settimeout(5)
+  c:settimeout(timeouts[1] or 5)
+  s:settimeout(timeouts[2] or 5)
   return errors[1], errors[2]
 end
 
