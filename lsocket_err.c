@@ -262,9 +262,9 @@ static int err_tostring(lua_State *L) {
   if (lua_isnil(L, -1))
     lua_pop(L, 1);
   else {
-    luaL_addstring(&b, " (");
+    lua_pushfstring(L, " (%s)", lua_tostring(L, -1)); /* nothing may lie above the buffer when it grows */
+    lua_remove(L, -2);
     luaL_addvalue(&b);
-    luaL_addchar(&b, ')');
   }
   luaL_pushresult(&b);
   return 1;

@@ -607,8 +607,11 @@ static int file_gc(lua_State *L) {
     ssize_t n;
     lsock_op_init(&op, lsock_core(L), "close", NULL, LSOCK_WR);
     op.s = op.w = f->s;
-    op.self = 0;
+    lua_settop(L, 1);
+    lua_getiuservalue(L, 1, UV_SOCKET); /* TLS looks for it */
+    op.self = op.wslot = 2;
     op.nowait = 1;
+    if (lua_touserdata(L, 2) != f->s) lsock_tampered(L);
     n = lsock_transmit(L, &op, f->out.p + f->out.from, waiting(&f->out), 0);
     if (n < (ssize_t)waiting(&f->out)) lua_warning(L, "socket: unflushed data of a collected file lost", 0);
   }

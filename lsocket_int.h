@@ -492,6 +492,9 @@ int lsock_reactor_turn(lua_State *L, lsock_Core *core);
 /* Where the task that is running keeps its operation; NULL if this coroutine is not it. */
 lsock_Op *lsock_reactor_op(lua_State *L, lsock_Core *core);
 
+/* Is that where the running task keeps its operation, and this coroutine it? */
+int lsock_reactor_owns(lua_State *L, const lsock_Op *op);
+
 /* A descriptor leaves its socket object, or waiting for it has become pointless: those who wait look again. */
 void lsock_reactor_leave(lsock_Core *core, lsock_Sock *s, int stays_open);
 void lsock_reactor_wake(lsock_Core *core, const lsock_Sock *s);

@@ -37,6 +37,7 @@ typedef struct Task {
   int nargs, share;
   State state;
   unsigned char thrown; /* an error waits for it, in the table of those */
+  unsigned char lined;  /* it is in the queue */
   lsock_Op op;          /* the operation that waits */
 } Task;
 
@@ -113,7 +114,8 @@ static void enqueue(Task *t) {
   t->state = QUEUED;
   if (!r->turning && r->s && r->s->watch)
     lsock_reactor_wake(r->core, r->s); /* its round waits in another loop's task */
-  if (!t->co) return;                  /* a nested wait looks for itself */
+  if (!t->co || t->lined) return;      /* a nested wait looks for itself */
+  t->lined = 1;
   t->next = NULL;
   *r->tail = t;
   r->tail = &t->next;
@@ -125,6 +127,7 @@ static Task *dequeue(Reactor *r) {
   r->head = t->next;
   if (!r->head) r->tail = &r->head;
   r->queued--;
+  t->lined = 0;
   return t;
 }
 
@@ -153,6 +156,10 @@ static void grow_entries(lua_State *L, Reactor *r, int owner, lsock_fd fd) {
   if (fd < r->nentries) return;
   while (n <= fd) n *= 2;
   entries = lua_newuserdatauv(L, (size_t)n * sizeof *entries, 0);
+  if (n <= r->nentries) { /* a finalizer that ran just now waited for something */
+    lua_pop(L, 1);
+    return;
+  }
   memset(entries, 0, (size_t)n * sizeof *entries);
   if (r->nentries) memcpy(entries, r->entries, (size_t)r->nentries * sizeof *entries);
   lua_setiuservalue(L, owner, UV_ENTRIES);
@@ -253,6 +260,11 @@ lsock_Op *lsock_reactor_op(lua_State *L, lsock_Core *core) {
   return &t->op;
 }
 
+int lsock_reactor_owns(lua_State *L, const lsock_Op *op) {
+  const Task *t = task_here(L, op->core);
+  return t && &t->op == op;
+}
+
 int lsock_reactor_turn(lua_State *L, lsock_Core *core) {
   Task *t = task_here(L, core);
   if (!t || t->share-- > 0) return 0;
@@ -332,10 +344,17 @@ int lsock_reactor_answer(lua_State *L, const lsock_Core *core) {
 /* The results of a coroutine that ended, or its error, go to the function of UV_ENDED: ended(co, ok, ...). */
 static void ended(lua_State *L, Reactor *r, int owner, Task *t, int status, int nres) {
   lua_State *co = t->co;
+  int n = status == LUA_OK ? nres : 1;
   t->state = ENDED;
   r->tasks--;
-  if (!lua_checkstack(L, nres + 6)) nres = 0;
-  if (!lua_checkstack(co, 1)) return;
+  if (lua_checkstack(L, n + 6))
+    lua_xmove(co, L, n); /* makes room on co, which may have overflowed */
+  else {
+    lua_pop(co, n);
+    lua_pushliteral(L, "too many results");
+    status = LUA_ERRRUN;
+    n = 1;
+  }
   if (t->thrown) {
     lua_getiuservalue(L, owner, UV_THROWN);
     lua_pushnil(L);
@@ -351,9 +370,8 @@ static void ended(lua_State *L, Reactor *r, int owner, Task *t, int status, int 
   lua_rawset(L, -4);
   lua_remove(L, -2);
   lua_pushboolean(L, status == LUA_OK);
-  if (status != LUA_OK) nres = 1;
-  lua_xmove(co, L, nres);
-  lua_call(L, nres + 2, 0);
+  lua_rotate(L, -(n + 3), 3);
+  lua_call(L, n + 2, 0);
 }
 
 /* May it be resumed? Somebody else may have resumed or closed it: 0, or < 0. */
@@ -374,14 +392,23 @@ static void drop(lua_State *L, int owner, const Task *t) {
   lua_pop(L, 1);
 }
 
+/* What a task that begins finds on its stack: not the same if a script resumed or closed its coroutine before. */
+static int arguments(lua_State *co, int nargs, int there) {
+  if (nargs == 0 || (there == 1 && lua_status(co) == LUA_OK && lua_gettop(co) == nargs + 1)) return nargs;
+  if (there == 1 && lua_status(co) == LUA_OK) lua_settop(co, 0);
+  return 0;
+}
+
 static void run_task(lua_State *L, Reactor *r, int owner, Task *t) {
   Task *before = r->running;
-  int status, nres = 0, there = suspended(t->co);
-  int nargs = t->nargs;
+  int status, nres = 0, there, nargs;
   if (t->state == ENDED) {
     drop(L, owner, t);
     return;
   }
+  there = suspended(t->co);
+  nargs = arguments(t->co, t->nargs, there);
+  unwait(t); /* it may wait again by now, resumed by somebody else */
   t->nargs = 0;
   t->state = RUNNING;
   t->share = SHARE;
@@ -517,7 +544,7 @@ static void run_round(lua_State *L, Reactor *r) {
   r->turning = 1;
   status = lua_pcall(L, 1, 0, 0);
   r->turning = 0;
-  r->running = NULL;
+  r->running = NULL; /* as it was: turns do not nest */
   if (status == LUA_OK) {
     deactivate(L, r->core, former);
     return;
@@ -529,7 +556,7 @@ static void run_round(lua_State *L, Reactor *r) {
 
 static int over(lua_State *L, lsock_Op *op) {
   const Reactor *r = lua_touserdata(L, 1);
-  if (op->cls && op->cls != LSOCK_TIMEOUT) return -1;
+  if (op->cls ? op->cls != LSOCK_TIMEOUT : op->err == EBADF) return -1;
   lua_pushboolean(L, r->tasks > 0);
   return 1;
 }
@@ -537,6 +564,12 @@ static int over(lua_State *L, lsock_Op *op) {
 static int step_turn(lua_State *L, lsock_Op *op) {
   Reactor *r = lua_touserdata(L, 1);
   int64_t next = next_time(r), left = -1, ns;
+  if (r->turning) { /* a task resumed the coroutine that waits for the next round */
+    op->cls = LSOCK_ERROR;
+    op->err = EBUSY;
+    op->msg = "the loop is running: it cannot run within one of its tasks";
+    return LSOCK_FAIL;
+  }
   if (op->timeout == 0)
     left = 0;
   else if (op->deadline != INT64_MAX) {
@@ -573,20 +606,28 @@ static int r_turn(lua_State *L) {
 
 /* ---------------------------------------------------------------- waits of coroutines that are no tasks */
 
-static int nested_end(lua_State *L) {
-  Task *t = lua_touserdata(L, 1);
-  if (!t || lua_rawlen(L, 1) != sizeof *t || t->co || t->state == ENDED) return 0;
+static void end_nested(Task *t) {
+  if (t->state == ENDED) return;
   unwait(t);
   t->state = ENDED;
   t->r->nested -= t->share;
   t->share = 0;
+}
+
+/* __close, and __gc for the coroutine that died of an error and was never closed */
+static int nested_end(lua_State *L) {
+  Task *t = lua_touserdata(L, 1);
+  if (t && lua_rawlen(L, 1) == sizeof *t && !t->co) end_nested(t);
   return 0;
 }
 
 /* Goes on with the tasks until the wait of `t` has ended. */
 static int nested_rounds(lua_State *L, Reactor *r, Task *t, int owner) {
   while (t->state == WAITING) {
-    if (r->running && r->running->thrown) raise_thrown(L, r->running);
+    if (r->running && r->running->thrown) {
+      end_nested(t);
+      raise_thrown(L, r->running);
+    }
     if (fetch(r, next_time(r)) < 0) {
       if (errno != EINTR) return LSOCK_R_OTHER;
       lsock_turn(L);
@@ -601,7 +642,7 @@ int lsock_reactor_nested(lua_State *L, lsock_Op *op, int64_t ns) {
   Reactor *r = op->core->active;
   Task *t;
   int answer, owner, mine;
-  if (!r || !r->running || r->nested >= NESTED_MAX || (op->core->hook & LSOCK_NEVER)) return LSOCK_R_OTHER;
+  if (!r || !r->s || !r->running || r->nested >= NESTED_MAX || (op->core->hook & LSOCK_NEVER)) return LSOCK_R_OTHER;
   if (op->progress) { /* it may have nothing to wait for */
     op->progress = 0;
     return LSOCK_R_READY;
@@ -609,15 +650,19 @@ int lsock_reactor_nested(lua_State *L, lsock_Op *op, int64_t ns) {
   luaL_checkstack(L, 20, "task");
   push_active(L);
   owner = lua_gettop(L);
-  t = lua_newuserdatauv(L, sizeof *t, 0);
+  t = lua_newuserdatauv(L, sizeof *t, 1);
   memset(t, 0, offsetof(Task, op));
   t->seal = SEAL(r->core, t, SEAL_TASK);
   t->r = r;
   t->fd = LSOCK_NOFD;
   mine = lua_gettop(L);
-  lua_createtable(L, 0, 1);
+  lua_pushvalue(L, owner); /* __gc needs it */
+  lua_setiuservalue(L, mine, 1);
+  lua_createtable(L, 0, 2);
   lua_pushcfunction(L, nested_end);
   lua_setfield(L, -2, "__close");
+  lua_pushcfunction(L, nested_end);
+  lua_setfield(L, -2, "__gc");
   lua_setmetatable(L, mine);
   lua_toclose(L, mine);
   if (ns >= 0) set_timer(L, r, &t->timer, ns);
@@ -628,7 +673,11 @@ int lsock_reactor_nested(lua_State *L, lsock_Op *op, int64_t ns) {
     r->nested++;
     answer = nested_rounds(L, r, t, owner);
   }
-  lua_settop(L, mine - 1); /* nested_end */
+  end_nested(t);
+#if LUA_VERSION_RELEASE_NUM >= 50403
+  lua_closeslot(L, mine); /* lua_settop alone, up to Lua 5.4.4, forgets that closing may move the stack */
+#endif
+  lua_settop(L, mine - 1);
   return answer;
 }
 
@@ -662,6 +711,7 @@ static int task_done(lua_State *L, int status, lua_KContext ctx) {
 
 /* The function a task's coroutine runs: its upvalue keeps the Task for as long as anybody can resume that. */
 static int task_main(lua_State *L) {
+  luaL_checkany(L, 1); /* a script may have resumed away what it was to call */
   lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, task_done);
   return task_done(L, LUA_OK, 0);
 }
@@ -674,8 +724,8 @@ static int r_add(lua_State *L) {
   int n = lua_gettop(L) - 2;
   luaL_checktype(L, 2, LUA_TTHREAD);
   co = lua_tothread(L, 2);
-  luaL_argcheck(L, co != L && lua_status(co) == LUA_OK && lua_gettop(co) == 1 && !find_task(L, 2), 2,
-                "not a new coroutine");
+  luaL_argcheck(L, co != L && lua_status(co) == LUA_OK && suspended(co) == 1 && lua_gettop(co) == 1 && !find_task(L, 2),
+                2, "not a new coroutine");
   if (!lua_checkstack(co, n + 4)) return luaL_error(L, "too many arguments");
   push_table(L, 1, UV_TASKS);
   lua_pushvalue(L, 2);
@@ -861,7 +911,6 @@ static int r_after(lua_State *L) {
   ns = lsock_checktimeout(L, 2);
   luaL_checktype(L, 3, LUA_TFUNCTION);
   lua_settop(L, 3);
-  lsock_timer_reserve(L, &r->timers, 1, UV_HEAP);
   a = lua_newuserdatauv(L, sizeof *a, 2);
   memset(a, 0, sizeof *a);
   a->r = r;
@@ -874,6 +923,7 @@ static int r_after(lua_State *L) {
   push_table(L, 1, UV_ALARMS);
   lua_pushvalue(L, 4);
   a->ref = luaL_ref(L, 5);
+  lsock_timer_reserve(L, &r->timers, 1, UV_HEAP); /* last: finalizers may set timers */
   a->seal = SEAL(r->core, a, SEAL_ALARM);
   now = lsock_plat_now();
   lsock_timer_set(&r->timers, &a->timer, ns < 0 || ns >= INT64_MAX - now ? INT64_MAX : now + ns);
@@ -946,6 +996,7 @@ static int r_close(lua_State *L) {
 static int r_gc(lua_State *L) {
   Reactor *r = to_reactor(L, 1);
   if (r && r->s) unlink_reactor(r);
+  if (r) r->s = NULL; /* another finalizer may still use it */
   return 0;
 }
 

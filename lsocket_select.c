@@ -30,7 +30,8 @@ typedef struct Selector {
 
 #define SELECTOR_SEAL(core, s) (((uintptr_t)(s) ^ (core)->secret) + 3)
 
-enum { UV_KEYS = 1, UV_OBJECTS, UV_SLOTS, UV_SOCK, UV_COUNT = UV_SOCK };
+/* Scripts may write into keys: what the slots point to is held apart from those. */
+enum { UV_KEYS = 1, UV_OBJECTS, UV_HELD, UV_SLOTS, UV_SOCK, UV_COUNT = UV_SOCK };
 
 static Selector *check_selector(lua_State *L) {
   Selector *sel = lua_touserdata(L, 1);
@@ -114,6 +115,10 @@ static void grow_slots(lua_State *L, Selector *sel, lsock_fd fd) {
   if (fd < sel->nslots) return;
   while (n <= fd) n = n > INT32_MAX / 2 ? INT32_MAX : n * 2;
   slots = lua_newuserdatauv(L, (size_t)n * sizeof *slots, 0);
+  if (sel->closed || n <= sel->nslots) { /* a finalizer that ran just now was here too */
+    lua_pop(L, 1);
+    return;
+  }
   memset(slots, 0, (size_t)n * sizeof *slots);
   if (sel->nslots) memcpy(slots, sel->slots, (size_t)sel->nslots * sizeof *slots);
   lua_setiuservalue(L, 1, UV_SLOTS);
@@ -124,6 +129,7 @@ static void grow_slots(lua_State *L, Selector *sel, lsock_fd fd) {
 /* Pushes the key of the object at index 2, also of one closed since; 0 and nothing pushed without one. */
 static int find_key(lua_State *L, const Selector *sel, lsock_fd *fd) {
   *fd = lsock_tofd(L, 2);
+  if (sel->closed) return 0; /* by the object's own method */
   if (*fd != LSOCK_NOFD && *fd < sel->nslots && sel->slots[*fd].events) {
     lua_getiuservalue(L, 1, UV_KEYS);
     lua_rawgeti(L, -1, *fd);
@@ -159,9 +165,10 @@ static int sel_register(lua_State *L) {
   Slot *slot;
   lua_settop(L, 4);
   if (sel->closed) return closed(L, "register");
-  grow_slots(L, sel, fd);
-  luaL_argcheck(L, !sel->slots[fd].events, 2, "is already registered");
   lua_createtable(L, 0, 4);
+  grow_slots(L, sel, fd); /* from here on nothing runs finalizers, which may change the selector */
+  if (sel->closed) return closed(L, "register");
+  luaL_argcheck(L, !sel->slots[fd].events, 2, "is already registered");
   lua_pushvalue(L, 2);
   lua_setfield(L, 5, "fileobj");
   lua_pushinteger(L, fd);
@@ -177,11 +184,14 @@ static int sel_register(lua_State *L) {
   lua_pushvalue(L, 2);
   lua_pushvalue(L, 5);
   lua_rawset(L, -3);
+  lua_getiuservalue(L, 1, UV_HELD);
+  lua_pushvalue(L, 2);
+  lua_rawseti(L, -2, fd);
   if (set_events(sel, fd, 0, events) < 0) {
     int err = errno;
     lua_pushvalue(L, 2);
     lua_pushnil(L);
-    lua_rawset(L, -3);
+    lua_rawset(L, -4);
     return lsock_failno(L, err, "register");
   }
   slot = &sel->slots[fd];
@@ -209,9 +219,13 @@ static int sel_unregister(lua_State *L) {
   slot->events = slot->at = 0;
   slot->tls = NULL;
   lua_getiuservalue(L, 1, UV_OBJECTS);
-  lua_getfield(L, 3, "fileobj");
+  lua_getiuservalue(L, 1, UV_HELD);
+  lua_rawgeti(L, -1, fd);
   lua_pushnil(L);
-  if (!lua_isnil(L, -2)) lua_rawset(L, -3);
+  lua_rawseti(L, -3, fd);
+  lua_remove(L, -2);
+  lua_pushnil(L);
+  lua_rawset(L, -3);
   lua_getiuservalue(L, 1, UV_KEYS);
   lua_pushnil(L);
   lua_rawseti(L, -2, fd);
@@ -348,11 +362,13 @@ static int events_of(short revents) {
 }
 
 static int wait_poll(lua_State *L, Selector *sel, int64_t ns) {
-  struct pollfd *p = lua_newuserdatauv(L, ((size_t)sel->nslots + 1) * sizeof *p, 0);
+  int slots = sel->nslots; /* finalizers that run now may add some */
+  struct pollfd *p = lua_newuserdatauv(L, ((size_t)slots + 1) * sizeof *p, 0);
   size_t i, n = 0;
   lsock_fd fd;
   int r;
-  for (fd = 0; fd < sel->nslots; fd++)
+  if (sel->closed) ns = 0; /* or have closed it */
+  for (fd = 0; fd < slots && fd < sel->nslots; fd++)
     if (sel->slots[fd].events) {
       p[n].fd = fd;
       p[n].events = (short)((sel->slots[fd].events & EVENT_READ ? POLLIN : 0) |
@@ -368,6 +384,7 @@ static int wait_poll(lua_State *L, Selector *sel, int64_t ns) {
     }
     if (i < n) sel->tls_next = (int)((first + i) % n);
   }
+  lua_pop(L, 1);
   return r;
 }
 
@@ -649,6 +666,8 @@ static int new_selector(lua_State *L, int poller) {
   lua_setiuservalue(L, at, UV_KEYS);
   lua_newtable(L);
   lua_setiuservalue(L, at, UV_OBJECTS);
+  lua_newtable(L);
+  lua_setiuservalue(L, at, UV_HELD);
   lua_pushvalue(L, lua_upvalueindex(3));
   lua_setmetatable(L, at);
   if (poller) {

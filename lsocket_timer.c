@@ -35,14 +35,18 @@ static void down(lsock_Timers *h, size_t i, lsock_Timed t) {
 }
 
 void lsock_timer_reserve(lua_State *L, lsock_Timers *h, int owner, int uservalue) {
-  size_t cap = h->cap ? h->cap * 2 : 64;
-  lsock_Timed *heap;
-  if (h->n < h->cap) return;
-  heap = lua_newuserdatauv(L, cap * sizeof *heap, 0);
-  if (h->n) memcpy(heap, h->heap, h->n * sizeof *heap);
-  lua_setiuservalue(L, owner, uservalue);
-  h->heap = heap;
-  h->cap = cap;
+  while (h->n >= h->cap) {
+    size_t cap = h->cap ? h->cap * 2 : 64;
+    lsock_Timed *heap = lua_newuserdatauv(L, cap * sizeof *heap, 0);
+    if (cap <= h->cap) { /* a finalizer that ran just now set timers */
+      lua_pop(L, 1);
+      continue;
+    }
+    if (h->n) memcpy(heap, h->heap, h->n * sizeof *heap);
+    lua_setiuservalue(L, owner, uservalue);
+    h->heap = heap;
+    h->cap = cap;
+  }
 }
 
 void lsock_timer_set(lsock_Timers *h, lsock_Timer *t, int64_t at) {

@@ -240,9 +240,16 @@ static int reactor_answered(lua_State *L, lsock_Op *op, int answer) {
   }
 }
 
+static int resumed_elsewhere(lua_State *L, const lsock_Op *kept) {
+  lsock_Op op = *kept;
+  return drive(L, &op, reactor_answered(L, &op, lsock_reactor_answer(L, op.core)));
+}
+
+/* Resumed within another task, the operation leaves the first one's, which may begin a new one meanwhile. */
 static int reactor_resumed(lua_State *L, int status, lua_KContext ctx) {
   lsock_Op *op = (lsock_Op *)ctx;
   (void)status;
+  if (!lsock_reactor_owns(L, op)) return resumed_elsewhere(L, op);
   return drive(L, op, reactor_answered(L, op, lsock_reactor_answer(L, op->core)));
 }
 

@@ -54,6 +54,11 @@ local function expect_open(l)
   if l.closed then error("the loop is closed", 3) end
 end
 
+-- The point in time that is so many seconds away; nil for none.
+local function deadline_of(seconds)
+  return seconds and socket.monotonic() + seconds
+end
+
 local function is_cancelled(e) return socket.iserror(e, M.cancelled) end
 
 ---------------------------------------------------------------- waiters
@@ -192,12 +197,12 @@ end
 function Task:join(timeout)
   expect(self, Task, 1, "join")
   if timeout ~= nil then expect_seconds(timeout, 1, "join") end
+  local deadline = deadline_of(timeout)
   local me = current()
   if me == self then error("a task cannot join itself", 2) end
   if not self.ending then
     if me then
       self.joiners = self.joiners or {}
-      local deadline = timeout and socket.monotonic() + timeout
       repeat
         local _, e = wait_in(self.joiners, deadline and math.max(0, deadline - socket.monotonic()))
         if e then error(e, 0) end
@@ -205,7 +210,6 @@ function Task:join(timeout)
       until self.ending
     else
       self.joined = true -- its error is for us
-      local deadline = timeout and socket.monotonic() + timeout
       local l = self.loop
       while not self.ending do
         local left = deadline and deadline - socket.monotonic()
@@ -316,7 +320,7 @@ local function lost(l, task)
   warn("socket.loop: error of a task lost in another: ", tostring(task.error))
 end
 
--- Ends all tasks; their errors stay in l.failures.
+-- Ends all tasks; their errors stay in l.failures. Returns an error of something else, in a table.
 local function shut(self)
   if self.closed then return end
   local mine = {}
@@ -325,23 +329,37 @@ local function shut(self)
   end
   for _, task in ipairs(mine) do task:cancel() end
   local stop = socket.monotonic() + 1 -- those that go on regardless are left where they are
-  while self.count > 0 and socket.monotonic() < stop do self.reactor:turn(0.01) end
+  local err
+  while self.count > 0 and socket.monotonic() < stop do
+    local before = self.count
+    local ok, e = pcall(self.reactor.turn, self.reactor, 0.01)
+    if not ok then
+      err = err or {e}
+      if self.count == before then break end
+    end
+  end
   self.closed = true
   self.reactor:close()
+  return err
 end
 
 function Loop:close()
   expect(self, Loop, 1, "close")
   local me = current()
   if me and me.loop == self then error("the loop is running: it cannot be closed by one of its tasks", 2) end
-  shut(self)
+  local err = shut(self)
   surface(self)
+  if err then error(err[1], 0) end
   return true
 end
 
 function Loop:__close(e)
-  shut(self)
-  if e == nil then return surface(self) end
+  local err = shut(self)
+  if e == nil then
+    surface(self)
+    if err then error(err[1], 0) end
+    return
+  end
   for _, task in ipairs(self.failures) do lost(self, task) end
 end
 
@@ -529,8 +547,7 @@ end
 function Queue:__len() return self.last - self.first + 1 end
 
 -- Waits in `list` while blocked(self); one who gives up after having been woken passes that on.
-local function await(self, list, blocked, timeout, op)
-  local deadline = timeout and socket.monotonic() + timeout
+local function await(self, list, blocked, deadline, op)
   while blocked(self) do
     local _, e, woken = wait_in(list, deadline and math.max(0, deadline - socket.monotonic()), op)
     if e then
@@ -548,7 +565,7 @@ function Queue:put(v, timeout)
   expect(self, Queue, 1, "put")
   if v == nil then error("bad argument #1 to 'put' (value expected)", 2) end
   if timeout ~= nil then expect_seconds(timeout, 2, "put") end
-  if full(self) then await(self, self.putters, full, timeout, "put") end
+  if full(self) then await(self, self.putters, full, deadline_of(timeout), "put") end
   if self.closed then error("the queue is closed", 2) end
   self.last = self.last + 1
   self[self.last] = v
@@ -559,7 +576,7 @@ end
 function Queue:get(timeout)
   expect(self, Queue, 1, "get")
   if timeout ~= nil then expect_seconds(timeout, 1, "get") end
-  if empty(self) then await(self, self.getters, empty, timeout, "get") end
+  if empty(self) then await(self, self.getters, empty, deadline_of(timeout), "get") end
   if #self == 0 then return nil end
   local v = self[self.first]
   self[self.first] = nil

@@ -15,17 +15,18 @@ if not os.getenv "FUZZ_CHILD" then
   local here = io.popen "pwd":read()
   local script = arg[0]:sub(1, 1) == "/" and arg[0] or here .. "/" .. arg[0]
   local failed = 0
-  for seed = first, first + seeds - 1 do
+  for n = 2 * first, 2 * (first + seeds) - 1 do
+    local seed, run = n // 2, n % 2 == 0 and script or script:gsub("fuzz%.lua$", "fuzz_loop.lua")
     local command = ("d=$(mktemp -d) && cd $d && FUZZ_CHILD=1 timeout 120 unshare -n sh -c "
       .. "'ip link set lo up; exec \"$0\" \"$@\"' %s %s %d 1 %d </dev/null; s=$?; cd / && rm -rf $d; exit $s"):format(
-      program, script, seed, calls)
+      program, run, seed, calls)
     local ok, _, status = os.execute(command)
     if not ok then
       failed = failed + 1
-      print(("seed %d: status %d"):format(seed, status))
+      print(("seed %d of %s: status %d"):format(seed, run:match "[^/]+$", status))
     end
   end
-  print(("%d of %d seeds failed"):format(failed, seeds))
+  print(("%d of %d runs failed"):format(failed, 2 * seeds))
   os.exit(failed == 0)
 end
 
