@@ -5,7 +5,6 @@
 
 LUA_VERSION = 5.4
 LUA         = lua$(LUA_VERSION)
-CFLAGS     ?= -O2
 WERROR      =
 SEED        =
 SPEC        = spec
@@ -48,6 +47,26 @@ LIBFLAG += -Wl,-z,nodelete
 LIBS += -ldl
 endif
 
+# Without CFLAGS from outside, what a program does all the time is compiled for speed and the rest of the core for size
+# (docs/decisions.md). Without UNWIND=yes socket.so has no tables for unwinding the stack, which debuggers take from -g
+# and only a Lua compiled as C++ needs besides: it throws through the library. Objects for host programs have them.
+HOT = lsocket_io lsocket_wait
+UNWIND = no
+NO_UNWIND = $(if $(filter yes,$(UNWIND)),,-fno-asynchronous-unwind-tables)
+ifeq ($(origin CFLAGS),undefined)
+CFLAGS = -O2
+FAST = -O2 -fno-plt
+SPEED = $(if $(filter lsocket_ssl% lsocket_x509,$(*F)),-O2,$(if $(filter $(HOT),$(*F)),$(FAST),-Os))
+$(BUILD)/%.o: CFLAGS = $(SPEED) $(if $(filter lsocket_ssl% lsocket_x509,$(*F)),,$(NO_UNWIND))
+$(BUILD)/host/%.o: CFLAGS = $(SPEED)
+# Relocations in a short form, where the linker has it and the C library, of which this needs one as new (ld(1)).
+RELR := $(shell printf '\043include <limits.h>\n__GLIBC__ __GLIBC_MINOR__\n' | $(CC) -E -P -x c - 2>/dev/null | \
+	awk '$$1 == 2 && $$2 >= 36 { print 1 }')
+ifeq ($(RELR),1)
+RELR := $(shell $(CC) -Wl,--help 2>/dev/null | sed -n 's/.*-z \(pack-relative-relocs\).*/-Wl,-z,\1/p;T;q')
+endif
+endif
+
 # The core is every lsocket*.c but those of the TLS library and of Windows.
 SRC := $(sort $(filter-out lsocket_win.c $(wildcard lsocket_ssl*.c lsocket_x509*.c),$(wildcard lsocket*.c)))
 OBJ  = $(SRC:%.c=$(BUILD)/%.o)
@@ -84,12 +103,24 @@ $(TLS): $(TLS_OBJ)
 	$(CC) $(LIBFLAG) $(CFLAGS) $(LDFLAGS) -o $@ $(TLS_OBJ) $(TLS_LIBS)
 
 $(SO): $(OBJ)
-	$(CC) $(LIBFLAG) $(CFLAGS) $(LDFLAGS) -o $@ $(OBJ) $(LIBS)
+	$(CC) $(LIBFLAG) $(CFLAGS) $(RELR) $(LDFLAGS) -o $@ $(OBJ) $(LIBS)
 
+define COMPILE
+@mkdir -p $(@D)
+$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) -fPIC -fvisibility=hidden -pthread -MMD -MP \
+	$(LUA_CFLAGS) $(CPPFLAGS) -c -o $@ $<
+endef
 $(BUILD)/%.o: %.c Makefile
+	$(COMPILE)
+$(BUILD)/host/%.o: %.c Makefile
+	$(COMPILE)
+
+$(BUILD)/lsocket_lua.c: tools/embedlua.lua $(wildcard socket/*.lua)
 	@mkdir -p $(@D)
-	$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) -fPIC -fvisibility=hidden -pthread -MMD -MP \
-		$(LUA_CFLAGS) $(CPPFLAGS) -c -o $@ $<
+	$(LUA) tools/embedlua.lua >$@
+$(BUILD)/host/lsocket_lua.o: CPPFLAGS += -I.
+$(BUILD)/host/lsocket_lua.o: $(BUILD)/lsocket_lua.c Makefile
+	$(COMPILE)
 
 objects: $(OBJ) $(if $(HAVE_TLS),$(TLS_OBJ))
 
@@ -98,7 +129,8 @@ objects: $(OBJ) $(if $(HAVE_TLS),$(TLS_OBJ))
 STATIC = $(BUILD)/liblsocket.a
 SHARED = $(BUILD)/liblsocket.so
 SONAME = liblsocket.so.0
-HOST_OBJ = $(OBJ) $(if $(HAVE_TLS),$(TLS_OBJ))
+# They have tables for unwinding, whatever UNWIND says, and the modules written in Lua.
+HOST_OBJ = $(patsubst $(BUILD)/%,$(BUILD)/host/%,$(OBJ) $(if $(HAVE_TLS),$(TLS_OBJ))) $(BUILD)/host/lsocket_lua.o
 
 static: $(STATIC) pc ## build/liblsocket.a, for programs that have Lua in them (WITH_TLS=no: without TLS)
 shared: $(SHARED) pc ## the same as a shared library
@@ -156,7 +188,7 @@ embed-example: $(BUILD)/game ## build/game, the host program of examples/embed
 $(BUILD)/game: examples/embed/game.c lsocket.h $(STATIC)
 	$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) $(LDFLAGS) -pthread $(LUA_CFLAGS) -I. -o $@ $< $(STATIC) $(LUA_LIBS) $(LIBS)
 
--include $(OBJ:.o=.d) $(TLS_OBJ:.o=.d)
+-include $(OBJ:.o=.d) $(TLS_OBJ:.o=.d) $(HOST_OBJ:.o=.d)
 
 quiet     = $(MAKE) --no-print-directory
 bootstrap = @LUA='$(LUA)' CC='$(CC)' sh tools/bootstrap.sh

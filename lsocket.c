@@ -6,6 +6,24 @@
 #include <limits.h>
 #include <string.h>
 
+/* Of the inline functions of lsocket_int.h, for callers where inlining does not pay (C11 6.7.4). */
+extern inline _Noreturn void lsock_tampered(lua_State *L);
+extern inline lsock_Core *lsock_core(lua_State *L);
+extern inline void lsock_pushtable(lua_State *L, int uv);
+extern inline lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core);
+extern inline void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name, lsock_Step step, int dir);
+extern inline void lsock_op_on(lua_State *L, lsock_Op *op, int self, const char *name, lsock_Step step, int dir);
+extern inline void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir);
+extern inline void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step);
+extern inline int lsock_run(lua_State *L, lsock_Op *op);
+extern inline int lsock_istcp(const lsock_Sock *s);
+extern inline void lsock_note(lsock_Sock *s, ssize_t got, size_t asked);
+extern inline ssize_t lsock_receive(lua_State *L, lsock_Op *op, char *buf, size_t n, int flags);
+extern inline ssize_t lsock_transmit(lua_State *L, lsock_Op *op, const char *data, size_t n, int flags);
+extern inline lsock_Core *lsock_tocore(lua_State *L, int idx);
+extern inline int lsock_may(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type);
+extern inline int lsock_step_policy(lua_State *L, lsock_Op *op, const char *what);
+
 /* ---------------------------------------------------------------- objects */
 
 lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, int uservalues) {
@@ -379,9 +397,10 @@ static int sock_gc(lua_State *L) {
     if (s->tr) s->tr->closing(s, 0);
     lsock_plat_close(take(L, s, 0));
     if (!s->internal) {
-      lua_pushfstring(L, "socket: unclosed socket (fd=%d, family=%s, type=%s) collected", fd,
-                      lsock_af_name(s->family) ? lsock_af_name(s->family) : "?",
-                      lsock_type_name(s->type) ? lsock_type_name(s->type) : "?");
+      if (!lsock_pushname(L, LSOCK_NAMES_AF, s->family)) lua_pushliteral(L, "?");
+      if (!lsock_pushname(L, LSOCK_NAMES_SOCK, s->type)) lua_pushliteral(L, "?");
+      lua_pushfstring(L, "socket: unclosed socket (fd=%d, family=%s, type=%s) collected", fd, lua_tostring(L, -2),
+                      lua_tostring(L, -1));
       lua_warning(L, lua_tostring(L, -1), 0);
     }
   }
@@ -404,11 +423,9 @@ static void add_name(lua_State *L, const lsock_Sock *s, const char *label,
   lua_concat(L, 2);
 }
 
-static void push_named(lua_State *L, const char *name, int value) {
-  if (name)
-    lua_pushstring(L, name);
-  else
-    lua_pushinteger(L, value);
+/* A family or type by its name, or as the number it is. */
+static void push_named(lua_State *L, int names, int value) {
+  if (!lsock_pushname(L, names, value)) lua_pushinteger(L, value);
 }
 
 static int sock_tostring(lua_State *L) {
@@ -418,9 +435,9 @@ static int sock_tostring(lua_State *L) {
     return 1;
   }
   lua_pushfstring(L, "socket: <fd=%d, family=", s->fd);
-  push_named(L, lsock_af_name(s->family), s->family);
+  push_named(L, LSOCK_NAMES_AF, s->family);
   lua_pushliteral(L, ", type=");
-  push_named(L, lsock_type_name(s->type), s->type);
+  push_named(L, LSOCK_NAMES_SOCK, s->type);
   lua_concat(L, 4);
   add_name(L, s, "laddr", getsockname);
   add_name(L, s, "raddr", getpeername);
@@ -476,11 +493,13 @@ static int sock_dirty(lua_State *L) {
 
 void lsock_register(lua_State *L, int core, const lsock_Reg *r) {
   for (; r->name; r++) {
+    int fallible = *r->name == '!';
+    const char *name = r->name + fallible;
     lua_pushvalue(L, core);
     lua_pushcclosure(L, r->f, 1);
-    lua_setfield(L, -2, r->name);
-    if (!r->fallible) continue;
-    lua_pushfstring(L, "try_%s", r->name);
+    lua_setfield(L, -2, name);
+    if (!fallible) continue;
+    lua_pushfstring(L, "try_%s", name);
     lua_pushvalue(L, core);
     lua_pushboolean(L, 1);
     lua_pushcclosure(L, r->f, 2);
@@ -489,18 +508,18 @@ void lsock_register(lua_State *L, int core, const lsock_Reg *r) {
 }
 
 static const lsock_Reg sock_methods[] = {
-    {"accept", sock_accept, 1}, {"close", sock_close, 1},   {"detach", sock_detach, 1},   {"dirty", sock_dirty, 0},
-    {"dup", sock_dup, 1},       {"events", sock_events, 0}, {"pending", sock_pending, 0}, {NULL, NULL, 0}};
+    {"!accept", sock_accept}, {"!close", sock_close},  {"!detach", sock_detach},  {"dirty", sock_dirty},
+    {"!dup", sock_dup},       {"events", sock_events}, {"pending", sock_pending}, {NULL, NULL}};
 
 static const lsock_Reg sock_meta[] = {
-    {"__close", sock_scope, 0}, {"__gc", sock_gc, 0}, {"__tostring", sock_tostring, 0}, {NULL, NULL, 0}};
+    {"__close", sock_scope}, {"__gc", sock_gc}, {"__tostring", sock_tostring}, {NULL, NULL}};
 
-static const lsock_Reg functions[] = {{"close", mod_close, 1},           {"dup", mod_dup, 1},
-                                      {"fromfd", mod_fromfd, 1},         {"socket", mod_socket, 1},
-                                      {"socketpair", mod_socketpair, 1}, {NULL, NULL, 0}};
+static const lsock_Reg functions[] = {{"!close", mod_close},           {"!dup", mod_dup},
+                                      {"!fromfd", mod_fromfd},         {"!socket", mod_socket},
+                                      {"!socketpair", mod_socketpair}, {NULL, NULL}};
 
 /* SocketType, the method table, and the metatable of sockets; the module's table is on top. */
-static void open_sockets(lua_State *L, int core) {
+LSOCK_ONCE static void open_sockets(lua_State *L, int core) {
   lua_createtable(L, 0, 64);
   lsock_register(L, core, sock_methods);
   lsock_register(L, core, lsock_opt_methods);
@@ -604,7 +623,7 @@ static int module_pairs(lua_State *L) {
   return 2;
 }
 
-static const lsock_Reg module_meta[] = {{"__index", module_index, 0}, {"__pairs", module_pairs, 0}, {NULL, NULL, 0}};
+static const lsock_Reg module_meta[] = {{"__index", module_index}, {"__pairs", module_pairs}, {NULL, NULL}};
 
 /* For libraries that extend this one; Lua loads each where it cannot see the others' names. */
 static const lsock_Api lsock_api = LSOCK_API_INIT;
@@ -640,7 +659,7 @@ static void preload_parts(lua_State *L) {
   lua_pop(L, 1);
 }
 
-int luaopen_socket(lua_State *L) {
+LSOCK_ONCE int luaopen_socket(lua_State *L) {
   lsock_Core *c;
   int core;
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &registry_key) == LUA_TTABLE) return 1;
@@ -673,6 +692,7 @@ int luaopen_socket(lua_State *L) {
   preload_parts(L);
   lua_pushvalue(L, core);
   lua_setfield(L, LUA_REGISTRYINDEX, LSOCK_CAPSULE);
+  lsock_open_host(L);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &registry_key); /* last: memory may be short, and then it is not open */
   return 1;

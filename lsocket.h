@@ -60,6 +60,12 @@ LSOCKET_API int luaopen_socket_ssl(lua_State *L);
 */
 LSOCKET_API void lsock_preload(lua_State *L, const char *name, lua_CFunction open);
 
+/*
+** The same for the modules written in Lua, socket.loop and socket.server, for hosts without files: where lsocket_lua.c is
+** linked in, which tools/embedlua.lua makes and liblsocket has.
+*/
+LSOCKET_API void lsock_preload_lua(lua_State *L);
+
 /* ---------------------------------------------------------------- sockets */
 
 /* A socket object in Lua's hands: valid while the object is on the stack, or known to be alive otherwise. */
@@ -98,6 +104,38 @@ LSOCKET_API void lsock_pusherrno(lua_State *L, int err, const char *op, const st
 
 /* Raises one: return lsock_raise(L, errno, "open"); */
 LSOCKET_API int lsock_raise(lua_State *L, int err, const char *op);
+
+/* ---------------------------------------------------------------- other modules */
+
+/*
+** The functions above for modules in shared libraries of their own: Lua loads each where it cannot see the names of the
+** others. Later versions only add members at the end.
+*/
+#define LSOCKET_FUNCTIONS_VERSION 1
+#define LSOCKET_FUNCTIONS_KEY "lsocket.functions"
+typedef struct lsock_Functions {
+  int version; /* LSOCKET_FUNCTIONS_VERSION of the library */
+  int library; /* its lsock_version() */
+  int (*push)(lua_State *L, lsock_Descriptor fd, int family, int type, int proto, double timeout);
+  lsock_Sock *(*check)(lua_State *L, int arg);
+  lsock_Sock *(*test)(lua_State *L, int arg);
+  lsock_Descriptor (*fileno)(const lsock_Sock *s);
+  lsock_Descriptor (*detach)(lua_State *L, int arg);
+  void (*pusherrno)(lua_State *L, int err, const char *op, const struct sockaddr *sa, socklen_t len);
+  int (*raise)(lua_State *L, int err, const char *op);
+} lsock_Functions;
+
+/*
+** NULL where the module `socket` has not been opened, or is older than this header. Valid as long as the state. To be
+** asked for when the module is opened, before scripts that may have the debug library and are not trusted.
+*/
+static inline const lsock_Functions *lsock_functions(lua_State *L) {
+  const lsock_Functions *f;
+  lua_getfield(L, LUA_REGISTRYINDEX, LSOCKET_FUNCTIONS_KEY);
+  f = (const lsock_Functions *)(lua_islightuserdata(L, -1) ? lua_touserdata(L, -1) : NULL);
+  lua_pop(L, 1);
+  return f && f->version >= LSOCKET_FUNCTIONS_VERSION ? f : NULL;
+}
 
 /* ---------------------------------------------------------------- the policy */
 

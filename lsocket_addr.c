@@ -501,8 +501,7 @@ static int mod_unpackaddr(lua_State *L) {
   return 1;
 }
 
-static const lsock_Reg addr_functions[] = {
-    {"packaddr", mod_packaddr, 0}, {"unpackaddr", mod_unpackaddr, 0}, {NULL, NULL, 0}};
+static const lsock_Reg addr_functions[] = {{"packaddr", mod_packaddr}, {"unpackaddr", mod_unpackaddr}, {NULL, NULL}};
 
 void lsock_open_addr(lua_State *L, int core) {
   lua_createtable(L, 0, 4);

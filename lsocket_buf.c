@@ -261,13 +261,12 @@ static int buf_eq(lua_State *L) {
 
 /* ---------------------------------------------------------------- opening */
 
-static const lsock_Reg buf_methods[] = {{"byte", buf_byte, 0}, {"find", buf_find, 0}, {"set", buf_set, 0},
-                                        {"sub", buf_sub, 0},   {"view", buf_view, 0}, {NULL, NULL, 0}};
+static const lsock_Reg buf_methods[] = {{"byte", buf_byte}, {"find", buf_find}, {"set", buf_set},
+                                        {"sub", buf_sub},   {"view", buf_view}, {NULL, NULL}};
 
-static const lsock_Reg buf_meta[] = {
-    {"__eq", buf_eq, 0}, {"__len", buf_len, 0}, {"__tostring", buf_tostring, 0}, {NULL, NULL, 0}};
+static const lsock_Reg buf_meta[] = {{"__eq", buf_eq}, {"__len", buf_len}, {"__tostring", buf_tostring}, {NULL, NULL}};
 
-static const lsock_Reg buf_functions[] = {{"buffer", mod_buffer, 0}, {NULL, NULL, 0}};
+static const lsock_Reg buf_functions[] = {{"buffer", mod_buffer}, {NULL, NULL}};
 
 /* A method that ends in a function of the string library, if the host has opened that: upvalue 2 is it, or nil. */
 static void add_string_method(lua_State *L, int core, const char *name, lua_CFunction f) {

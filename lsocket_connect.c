@@ -139,11 +139,11 @@ static int sock_listen(lua_State *L) {
   return 1;
 }
 
-const lsock_Reg lsock_connect_methods[] = {{"bind", sock_bind, 1},
-                                           {"connect", sock_connect, 1},
-                                           {"connect_ex", sock_connect_ex, 1},
-                                           {"listen", sock_listen, 1},
-                                           {NULL, NULL, 0}};
+const lsock_Reg lsock_connect_methods[] = {{"!bind", sock_bind},
+                                           {"!connect", sock_connect},
+                                           {"!connect_ex", sock_connect_ex},
+                                           {"!listen", sock_listen},
+                                           {NULL, NULL}};
 
 /* ---------------------------------------------------------------- create_connection */
 
@@ -586,10 +586,10 @@ static int mod_create_server(lua_State *L) {
   return lsock_run(L, &op);
 }
 
-static const lsock_Reg connect_functions[] = {{"create_connection", mod_create_connection, 1},
-                                              {"create_server", mod_create_server, 1},
-                                              {"has_dualstack_ipv6", mod_has_dualstack_ipv6, 0},
-                                              {NULL, NULL, 0}};
+static const lsock_Reg connect_functions[] = {{"!create_connection", mod_create_connection},
+                                              {"!create_server", mod_create_server},
+                                              {"has_dualstack_ipv6", mod_has_dualstack_ipv6},
+                                              {NULL, NULL}};
 
 void lsock_open_connect(lua_State *L, int core) {
   lsock_register(L, core, connect_functions);

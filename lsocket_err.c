@@ -165,11 +165,12 @@ static void push_message(lua_State *L, int idx, const Err *e) {
 
 static void push_code(lua_State *L, int idx, const Err *e) {
   if (push_own(L, idx, e, "code")) return;
-  switch (e->cls) {
-    case LSOCK_GAIERROR: lua_pushstring(L, lsock_eai_name(e->err)); break;
-    case LSOCK_HERROR: lua_pushstring(L, lsock_herr_name(e->err)); break;
-    default: lua_pushstring(L, lsock_errno_name(e->err)); break;
-  }
+  if (!lsock_pushname(L,
+                      e->cls == LSOCK_GAIERROR ? LSOCK_NAMES_EAI
+                      : e->cls == LSOCK_HERROR ? LSOCK_NAMES_HERR
+                                               : LSOCK_NAMES_ERRNO,
+                      e->err))
+    lua_pushnil(L);
 }
 
 static void push_where(lua_State *L, int idx, const Err *e) {
@@ -338,9 +339,9 @@ void lsock_pushclass(lua_State *L, int core, int n) {
   lua_remove(L, -2);
 }
 
-static const lsock_Reg err_meta[] = {{"__index", err_index, 0}, {"__tostring", err_tostring, 0}, {NULL, NULL, 0}};
+static const lsock_Reg err_meta[] = {{"__index", err_index}, {"__tostring", err_tostring}, {NULL, NULL}};
 
-static const lsock_Reg err_functions[] = {{"iserror", mod_iserror, 0}, {NULL, NULL, 0}};
+static const lsock_Reg err_functions[] = {{"iserror", mod_iserror}, {NULL, NULL}};
 
 static const struct {
   const char *key, *name;

@@ -726,16 +726,16 @@ static int sock_makefile(lua_State *L) {
   return 1;
 }
 
-const lsock_Reg lsock_file_methods[] = {{"makefile", sock_makefile, 1}, {NULL, NULL, 0}};
+const lsock_Reg lsock_file_methods[] = {{"!makefile", sock_makefile}, {NULL, NULL}};
 
-static const lsock_Reg file_methods[] = {{"close", file_close, 1},       {"fileno", file_fileno, 0},
-                                         {"flush", file_flush, 1},       {"lines", file_lines, 0},
-                                         {"read", file_read, 1},         {"seek", file_seek, 1},
-                                         {"setlimit", file_setlimit, 1}, {"setvbuf", file_setvbuf, 1},
-                                         {"write", file_write, 1},       {NULL, NULL, 0}};
+static const lsock_Reg file_methods[] = {{"!close", file_close},       {"fileno", file_fileno},
+                                         {"!flush", file_flush},       {"lines", file_lines},
+                                         {"!read", file_read},         {"!seek", file_seek},
+                                         {"!setlimit", file_setlimit}, {"!setvbuf", file_setvbuf},
+                                         {"!write", file_write},       {NULL, NULL}};
 
 static const lsock_Reg file_meta[] = {
-    {"__close", file_scope, 0}, {"__gc", file_gc, 0}, {"__tostring", file_tostring, 0}, {NULL, NULL, 0}};
+    {"__close", file_scope}, {"__gc", file_gc}, {"__tostring", file_tostring}, {NULL, NULL}};
 
 void lsock_open_file(lua_State *L, int core) {
   lua_createtable(L, 0, 6);

@@ -141,6 +141,16 @@ int lsock_raise(lua_State *L, int err, const char *op) {
   return lua_error(L);
 }
 
+/* ---------------------------------------------------------------- other modules */
+
+LSOCK_ONCE void lsock_open_host(lua_State *L) {
+  static const lsock_Functions functions = {
+      LSOCKET_FUNCTIONS_VERSION, LSOCKET_VERSION_NUM, lsock_push, lsock_check, lsock_test, lsock_fileno, lsock_detach,
+      lsock_pusherrno,           lsock_raise};
+  lua_pushlightuserdata(L, (void *)(uintptr_t)&functions);
+  lua_setfield(L, LUA_REGISTRYINDEX, LSOCKET_FUNCTIONS_KEY);
+}
+
 /* ---------------------------------------------------------------- modules */
 
 /* In the registry's table of loaded modules and of those to load, which Lua's own libraries use too. */

@@ -183,23 +183,23 @@ static int mod_sethostname(lua_State *L) {
   return 1;
 }
 
-static const lsock_Reg inet_functions[] = {{"gethostname", mod_gethostname, 1},
-                                           {"getprotobyname", mod_getprotobyname, 1},
-                                           {"getservbyname", mod_getservbyname, 1},
-                                           {"getservbyport", mod_getservbyport, 1},
-                                           {"htonl", mod_ntohl, 0}, /* the same swap both ways */
-                                           {"htons", mod_ntohs, 0},
-                                           {"if_indextoname", mod_if_indextoname, 1},
-                                           {"if_nameindex", mod_if_nameindex, 1},
-                                           {"if_nametoindex", mod_if_nametoindex, 1},
-                                           {"inet_aton", mod_inet_aton, 1},
-                                           {"inet_ntoa", mod_inet_ntoa, 1},
-                                           {"inet_ntop", mod_inet_ntop, 1},
-                                           {"inet_pton", mod_inet_pton, 1},
-                                           {"ntohl", mod_ntohl, 0},
-                                           {"ntohs", mod_ntohs, 0},
-                                           {"sethostname", mod_sethostname, 1},
-                                           {NULL, NULL, 0}};
+static const lsock_Reg inet_functions[] = {{"!gethostname", mod_gethostname},
+                                           {"!getprotobyname", mod_getprotobyname},
+                                           {"!getservbyname", mod_getservbyname},
+                                           {"!getservbyport", mod_getservbyport},
+                                           {"htonl", mod_ntohl}, /* the same swap both ways */
+                                           {"htons", mod_ntohs},
+                                           {"!if_indextoname", mod_if_indextoname},
+                                           {"!if_nameindex", mod_if_nameindex},
+                                           {"!if_nametoindex", mod_if_nametoindex},
+                                           {"!inet_aton", mod_inet_aton},
+                                           {"!inet_ntoa", mod_inet_ntoa},
+                                           {"!inet_ntop", mod_inet_ntop},
+                                           {"!inet_pton", mod_inet_pton},
+                                           {"ntohl", mod_ntohl},
+                                           {"ntohs", mod_ntohs},
+                                           {"!sethostname", mod_sethostname},
+                                           {NULL, NULL}};
 
 void lsock_open_inet(lua_State *L, int core) {
   lsock_register(L, core, inet_functions);

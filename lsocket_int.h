@@ -55,7 +55,7 @@ enum { LSOCK_HOOKED = 1, LSOCK_REACTING = 2, LSOCK_NEVER = 4 };
 #define LSOCK_CORE_SEAL(c) ((uintptr_t)(c) ^ lsock_plat_canary())
 
 /* Ends a function whose core is not ours: only the debug library can do that. */
-static inline _Noreturn void lsock_tampered(lua_State *L) {
+LSOCK_INLINE _Noreturn void lsock_tampered(lua_State *L) {
   for (;;) luaL_error(L, "socket: its functions were tampered with");
 }
 
@@ -65,7 +65,7 @@ static inline _Noreturn void lsock_tampered(lua_State *L) {
 */
 #define LSOCK_UP_CORE lua_upvalueindex(1)
 #define LSOCK_UP_TRY lua_upvalueindex(2)
-static inline lsock_Core *lsock_core(lua_State *L) {
+LSOCK_INLINE lsock_Core *lsock_core(lua_State *L) {
   lsock_Core *c = lua_touserdata(L, LSOCK_UP_CORE);
   if (lsock_likely(c && c->seal == LSOCK_CORE_SEAL(c))) return c;
   lsock_tampered(L);
@@ -93,19 +93,18 @@ enum { /* user values of the core */
 
 /* Pushes a user value of the core: any; or one that is a table, which the debug library may have replaced. */
 #define lsock_pushcore(L, uv) ((void)lua_getiuservalue((L), LSOCK_UP_CORE, (uv)))
-static inline void lsock_pushtable(lua_State *L, int uv) {
+LSOCK_INLINE void lsock_pushtable(lua_State *L, int uv) {
   if (lua_getiuservalue(L, LSOCK_UP_CORE, uv) != LUA_TTABLE) lsock_tampered(L);
 }
 
 /* One row of a registration array. */
 typedef struct lsock_Reg {
-  const char *name;
+  const char *name; /* after a "!": can fail, and is also registered as try_<name> */
   lua_CFunction f;
-  int fallible; /* also registered as try_<name> */
 } lsock_Reg;
 
 /* Adds functions to the table on top of the stack, the core found at `core`. */
-void lsock_register(lua_State *L, int core, const lsock_Reg *regs);
+LSOCK_ONCE void lsock_register(lua_State *L, int core, const lsock_Reg *regs);
 
 /* ---------------------------------------------------------------- sockets */
 
@@ -202,10 +201,10 @@ int lsock_failclosed(lua_State *L, const char *op);
 
 /* Adds a class after the built-in ones; returns its number. Pops nothing, pushes nothing. In errors of such classes
 ** `code` and `message` may be among the further fields. */
-int lsock_newclass(lua_State *L, int core, const char *name, int parent);
+LSOCK_ONCE int lsock_newclass(lua_State *L, int core, const char *name, int parent);
 void lsock_pushclass(lua_State *L, int core, int n);
 
-void lsock_open_err(lua_State *L, int core); /* the module's table is on top */
+LSOCK_ONCE void lsock_open_err(lua_State *L, int core); /* the module's table is on top */
 
 /* ---------------------------------------------------------------- addresses (lsocket_addr.c, lsocket_family.c) */
 
@@ -276,8 +275,8 @@ void lsock_setfields(lua_State *L, const char *const *fields);
 /* Argument error for a key of the table at `arg` that is not in the list. */
 void lsock_checkkeys(lua_State *L, int arg, const char *const keys[]);
 
-void lsock_open_addr(lua_State *L, int core);
-void lsock_open_inet(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_addr(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_inet(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- waiting (lsocket_wait.c) */
 
@@ -379,7 +378,7 @@ void lsock_settimeout(lsock_Sock *s, int64_t ns);
 /* Puts the descriptor into the mode that an attempt without MSG_DONTWAIT needs. */
 void lsock_mode(lsock_Sock *s, int nonblocking);
 
-void lsock_open_wait(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_wait(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- bytes (lsocket_buf.c, lsocket_io.c) */
 
@@ -420,9 +419,9 @@ void lsock_optflags(lua_State *L, int arg, lsock_Op *op, int now);
 #define LSOCK_RECEIVE_NOW (LSOCK_SEND_NOW | MSG_OOB)
 #endif
 
-void lsock_open_buf(lua_State *L, int core);
-void lsock_open_msg(lua_State *L, int core);
-void lsock_open_file(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_buf(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_msg(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_file(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- names (lsocket_resolve.c) */
 
@@ -442,7 +441,7 @@ const struct addrinfo *lsock_job_list(const lsock_Job *job);
 /* A string without zero bytes, short enough for a host's name. */
 const char *lsock_checkname(lua_State *L, int arg);
 
-void lsock_open_resolve(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_resolve(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- many at once (lsocket_select.c, lsocket_reactor.c) */
 
@@ -499,8 +498,8 @@ void lsock_reactor_leave(lsock_Core *core, lsock_Sock *s, int stays_open);
 void lsock_reactor_wake(lsock_Core *core, const lsock_Sock *s);
 
 /* Push the modules' tables. */
-void lsock_open_select(lua_State *L, int core);
-void lsock_open_reactor(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_select(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_reactor(lua_State *L, int core);
 
 /* For luaopen_socket_<name>: the field of the module `socket`. */
 int lsock_submodule(lua_State *L, const char *name);
@@ -514,7 +513,7 @@ int lsock_submodule(lua_State *L, const char *name);
 int lsock_ask(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type);
 
 /* The same, where there mostly is none. */
-static inline int lsock_may(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type) {
+LSOCK_INLINE int lsock_may(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type) {
   return lsock_likely(!core->policy) || lsock_ask(core, what, a, family, type);
 }
 int lsock_may_listen(const lsock_Core *core, const lsock_Sock *s);
@@ -523,7 +522,7 @@ int lsock_may_send_item(const lsock_Core *core, const lsock_Sock *s, int level, 
 
 /* In a step, right before the system call that uses op->addr: 0, or LSOCK_FAIL with that address in the error. */
 int lsock_refuse(lua_State *L, lsock_Op *op, const char *what);
-static inline int lsock_step_policy(lua_State *L, lsock_Op *op, const char *what) {
+LSOCK_INLINE int lsock_step_policy(lua_State *L, lsock_Op *op, const char *what) {
   return lsock_may(op->core, what, &op->addr, op->s->family, op->s->type) ? 0 : lsock_refuse(L, op, what);
 }
 
@@ -555,22 +554,22 @@ int lsock_require(lua_State *L);
 /* A count of bytes, argument `arg`: argument error for more than the host allows. */
 size_t lsock_bound(lua_State *L, int arg, size_t n);
 
+LSOCK_ONCE void lsock_open_host(lua_State *L); /* puts the functions for other modules into the registry */
+
 /* NULL unless the value at idx is this library's core. */
-static inline lsock_Core *lsock_tocore(lua_State *L, int idx) {
+LSOCK_INLINE lsock_Core *lsock_tocore(lua_State *L, int idx) {
   lsock_Core *c = lua_touserdata(L, idx);
   return c && lua_rawlen(L, idx) == sizeof *c && c->seal == LSOCK_CORE_SEAL(c) ? c : NULL;
 }
 
 /* ---------------------------------------------------------------- constants (lsocket_const.c) */
 
-void lsock_open_const(lua_State *L);        /* all of them into the table on top */
-int lsock_pushconst(lua_State *L, int arg); /* the one named by the string at `arg`; 0, nothing pushed: none */
-void lsock_open_errno(lua_State *L);        /* pushes socket.errno */
-const char *lsock_errno_name(int err);      /* NULL if unknown, as the rest */
-const char *lsock_eai_name(int code);
-const char *lsock_herr_name(int code);
-const char *lsock_af_name(int family);
-const char *lsock_type_name(int type);
+LSOCK_ONCE void lsock_open_const(lua_State *L); /* all of them into the table on top */
+int lsock_pushconst(lua_State *L, int arg);     /* the one named by the string at `arg`; 0, nothing pushed: none */
+LSOCK_ONCE void lsock_open_errno(lua_State *L); /* pushes socket.errno */
+/* Pushes the name of the first constant of a family with this value; 0, nothing pushed: none. */
+enum { LSOCK_NAMES_AF, LSOCK_NAMES_SOCK, LSOCK_NAMES_EAI, LSOCK_NAMES_HERR, LSOCK_NAMES_ERRNO };
+int lsock_pushname(lua_State *L, int family, int value);
 
 /* ---------------------------------------------------------------- transports */
 
@@ -595,13 +594,13 @@ struct lsock_Transport {
 
 #if !defined(LSOCKET_BESIDE)
 /* A stream whose receives stop short only when nothing is left: Unix sockets do after descriptors, SCTP after messages. */
-static inline int lsock_istcp(const lsock_Sock *s) {
+LSOCK_INLINE int lsock_istcp(const lsock_Sock *s) {
   return s->type == SOCK_STREAM && (s->family == AF_INET || s->family == AF_INET6) &&
          (s->proto == 0 || s->proto == IPPROTO_TCP);
 }
 
 /* Of those, less than asked for was all there is (epoll(7)). */
-static inline void lsock_note(lsock_Sock *s, ssize_t got, size_t asked) {
+LSOCK_INLINE void lsock_note(lsock_Sock *s, ssize_t got, size_t asked) {
   if (got > 0 && (size_t)got < asked)
     s->likely_idle |= LSOCK_DRAINED;
   else
@@ -609,7 +608,7 @@ static inline void lsock_note(lsock_Sock *s, ssize_t got, size_t asked) {
 }
 
 /* One attempt to receive or to send. */
-static inline ssize_t lsock_receive(lua_State *L, lsock_Op *op, char *buf, size_t n, int flags) {
+LSOCK_INLINE ssize_t lsock_receive(lua_State *L, lsock_Op *op, char *buf, size_t n, int flags) {
   lsock_Sock *s = op->s;
   ssize_t got;
   if (s->tr) return s->tr->receive(L, op, buf, n, flags);
@@ -618,7 +617,7 @@ static inline ssize_t lsock_receive(lua_State *L, lsock_Op *op, char *buf, size_
   return lsock_likely(got >= 0) ? got : lsock_again(op, LSOCK_READ);
 }
 
-static inline ssize_t lsock_transmit(lua_State *L, lsock_Op *op, const char *data, size_t n, int flags) {
+LSOCK_INLINE ssize_t lsock_transmit(lua_State *L, lsock_Op *op, const char *data, size_t n, int flags) {
   lsock_Sock *s = op->s;
   ssize_t sent;
   if (s->tr) return s->tr->transmit(L, op, data, n, flags);
@@ -627,13 +626,13 @@ static inline ssize_t lsock_transmit(lua_State *L, lsock_Op *op, const char *dat
 }
 #endif
 
-static inline lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core) {
+LSOCK_INLINE lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core) {
   lsock_Sock *s = lua_touserdata(L, arg);
   if (lsock_likely(s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s))) return s;
   lsock_nosock(L, arg);
 }
 
-static inline void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name, lsock_Step step, int dir) {
+LSOCK_INLINE void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name, lsock_Step step, int dir) {
   op->core = core;
   op->step = step;
   op->name = name;
@@ -651,7 +650,7 @@ static inline void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *nam
 }
 
 /* An operation on the socket at index `self`; argument error if it is none. */
-static inline void lsock_op_on(lua_State *L, lsock_Op *op, int self, const char *name, lsock_Step step, int dir) {
+LSOCK_INLINE void lsock_op_on(lua_State *L, lsock_Op *op, int self, const char *name, lsock_Step step, int dir) {
   lsock_Core *core = lsock_core(L);
   lsock_Sock *s = lsock_checksock(L, self, core);
   op->s = op->w = s;
@@ -662,12 +661,12 @@ static inline void lsock_op_on(lua_State *L, lsock_Op *op, int self, const char 
 }
 
 /* On that at index 1. */
-static inline void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
+LSOCK_INLINE void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
   lsock_op_on(L, op, 1, name, step, dir);
 }
 
 /* An operation without a socket, bounded by the default timeout. */
-static inline void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step) {
+LSOCK_INLINE void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step) {
   lsock_Core *core = lsock_core(L);
   op->s = op->w = NULL;
   op->fd = LSOCK_NOFD;
@@ -677,7 +676,7 @@ static inline void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, l
 }
 
 /* lsock_drive; the first attempt of a socket that blocks, or never waits, is mostly its last and needs nothing of the driver. */
-static inline int lsock_run(lua_State *L, lsock_Op *op) {
+LSOCK_INLINE int lsock_run(lua_State *L, lsock_Op *op) {
   const lsock_Sock *s = op->s;
   if (lsock_likely(s && s->fd != LSOCK_NOFD && op->timeout <= 0 && !s->closing &&
                    (op->timeout == 0 || !(op->core->hook | s->nonblocking)))) {
@@ -698,6 +697,6 @@ extern const lsock_Reg lsock_connect_methods[];
 extern const lsock_Reg lsock_msg_methods[];
 extern const lsock_Reg lsock_file_methods[];
 extern const lsock_Reg lsock_sendfile_methods[];
-void lsock_open_connect(lua_State *L, int core);
+LSOCK_ONCE void lsock_open_connect(lua_State *L, int core);
 
 #endif

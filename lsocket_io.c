@@ -20,7 +20,7 @@ size_t lsock_checksize(lua_State *L, int arg) {
 }
 
 void lsock_optflags(lua_State *L, int arg, lsock_Op *op, int now) {
-  lua_Integer v = luaL_optinteger(L, arg, 0);
+  lua_Integer v = lua_gettop(L) < arg ? 0 : luaL_optinteger(L, arg, 0); /* mostly none: faster so */
   luaL_argcheck(L, v >= INT_MIN && v <= INT_MAX, arg, "flags do not fit a C int");
   op->flags = (int)v;
   if (op->flags & now) op->timeout = 0;
@@ -32,7 +32,7 @@ static size_t allowed(lua_State *L, const lsock_Op *op) {
 }
 
 /* No userdata, which the debug library could let go of: it would be freed while it is in use. */
-static char *grow_scratch(lua_State *L, lsock_Core *core, size_t n) {
+LSOCK_RARE static char *grow_scratch(lua_State *L, lsock_Core *core, size_t n) {
   size_t size = 4096;
   void *ud, *p;
   lua_Alloc f = lua_getallocf(L, &ud);
@@ -103,13 +103,13 @@ static int step_recv(lua_State *L, lsock_Op *op) {
 }
 
 #if defined(MSG_WAITALL)
-static int all_received(lua_State *L, lsock_Op *op) {
+LSOCK_RARE static int all_received(lua_State *L, lsock_Op *op) {
   lsock_pushreceived(L, op, op->into, (ssize_t)op->done);
   return 1;
 }
 
 /* A timeout gives what there is. Another failure, of which the system tells but once, has it in e.partial. */
-static int some_received(lua_State *L, lsock_Op *op) {
+LSOCK_RARE static int some_received(lua_State *L, lsock_Op *op) {
   if (op->done == 0) return -1;
   if (op->cls == LSOCK_TIMEOUT || op->err == EAGAIN) return all_received(L, op);
   lsock_pushextra(L, op);
@@ -119,7 +119,7 @@ static int some_received(lua_State *L, lsock_Op *op) {
 }
 
 /* MSG_WAITALL where the kernel may not or does not wait for all */
-static int step_recv_all(lua_State *L, lsock_Op *op) {
+LSOCK_RARE static int step_recv_all(lua_State *L, lsock_Op *op) {
   ssize_t n = lsock_receive(L, op, op->into + op->done, op->len - op->done, op->flags);
   if (n < 0) return (int)n;
   op->done += (size_t)n;
@@ -129,7 +129,7 @@ static int step_recv_all(lua_State *L, lsock_Op *op) {
 #endif
 
 /* Flags beyond the plain case. */
-static void receive_flags(lua_State *L, lsock_Op *op) {
+LSOCK_RARE static void receive_flags(lua_State *L, lsock_Op *op) {
 #if defined(MSG_WAITALL)
   if ((op->flags & MSG_WAITALL) && !(op->flags & MSG_PEEK) && op->s->type == SOCK_STREAM && op->step == step_recv) {
     lsock_ownroom(L, op);
@@ -144,7 +144,7 @@ static void receive_flags(lua_State *L, lsock_Op *op) {
 }
 
 /* Arguments from `arg` on, (buffer [, nbytes [, flags]]), for the _into forms. */
-static void into_args(lua_State *L, lsock_Op *op, int arg) {
+LSOCK_RARE static void into_args(lua_State *L, lsock_Op *op, int arg) {
   lua_Integer n;
   op->into = lsock_checkbuffer(L, arg, &op->len);
   op->state = LSOCK_COUNT;
@@ -171,16 +171,25 @@ static int sock_recv(lua_State *L) {
   return lsock_run(L, &op);
 }
 
+/* As lsock_op and lsock_run, for methods that are called less often than recv and send: one copy for all of them. */
+static LSOCK_NOINLINE void begin(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
+  lsock_op(L, op, name, step, dir);
+}
+
+static LSOCK_NOINLINE int run(lua_State *L, lsock_Op *op) {
+  return lsock_run(L, op);
+}
+
 /* s:recv_into(buffer [, nbytes [, flags]]) -> count, nil at the end of the stream; nbytes 0: the buffer's size */
 static int sock_recv_into(lua_State *L) {
   lsock_Op op;
-  lsock_op(L, &op, "recv_into", step_recv, LSOCK_RD);
+  begin(L, &op, "recv_into", step_recv, LSOCK_RD);
   into_args(L, &op, 2);
   if (op.len == 0 && !lsock_isclosed(op.s)) {
     lua_pushinteger(L, 0);
     return 1;
   }
-  return lsock_run(L, &op);
+  return run(L, &op);
 }
 
 static int step_recvfrom(lua_State *L, lsock_Op *op) {
@@ -199,19 +208,19 @@ static int step_recvfrom(lua_State *L, lsock_Op *op) {
 /* s:recvfrom(size [, flags]) -> string, address (recvfrom(2)) */
 static int sock_recvfrom(lua_State *L) {
   lsock_Op op;
-  lsock_op(L, &op, "recvfrom", step_recvfrom, LSOCK_RD);
+  begin(L, &op, "recvfrom", step_recvfrom, LSOCK_RD);
   op.len = lsock_checksize(L, 2);
   lsock_optflags(L, 3, &op, LSOCK_RECEIVE_NOW);
   if (op.flags) receive_flags(L, &op);
-  return lsock_run(L, &op);
+  return run(L, &op);
 }
 
 /* s:recvfrom_into(buffer [, nbytes [, flags]]) -> count, address */
 static int sock_recvfrom_into(lua_State *L) {
   lsock_Op op;
-  lsock_op(L, &op, "recvfrom_into", step_recvfrom, LSOCK_RD);
+  begin(L, &op, "recvfrom_into", step_recvfrom, LSOCK_RD);
   into_args(L, &op, 2);
-  return lsock_run(L, &op);
+  return run(L, &op);
 }
 
 /* ---------------------------------------------------------------- send */
@@ -283,17 +292,17 @@ static int step_sendto(lua_State *L, lsock_Op *op) {
 static int sock_sendto(lua_State *L) {
   lsock_Op op;
   const char *host;
-  lsock_op(L, &op, "sendto", step_sendto, LSOCK_WR);
+  begin(L, &op, "sendto", step_sendto, LSOCK_WR);
   op.data = lsock_checkbytes(L, 2, &op.len);
   op.address = lua_isnone(L, 4) ? 3 : 4;
   op.flags = 0;
   if (op.address == 4) lsock_optflags(L, 3, &op, LSOCK_SEND_NOW);
   host = lsock_getaddr(L, op.address, op.s->family, op.s->proto, &op.addr);
   if (host) lsock_lookup(L, &op, host);
-  return lsock_run(L, &op);
+  return run(L, &op);
 }
 
-const lsock_Reg lsock_io_methods[] = {{"recv", sock_recv, 1},         {"recv_into", sock_recv_into, 1},
-                                      {"recvfrom", sock_recvfrom, 1}, {"recvfrom_into", sock_recvfrom_into, 1},
-                                      {"send", sock_send, 1},         {"sendall", sock_sendall, 1},
-                                      {"sendto", sock_sendto, 1},     {NULL, NULL, 0}};
+const lsock_Reg lsock_io_methods[] = {{"!recv", sock_recv},         {"!recv_into", sock_recv_into},
+                                      {"!recvfrom", sock_recvfrom}, {"!recvfrom_into", sock_recvfrom_into},
+                                      {"!send", sock_send},         {"!sendall", sock_sendall},
+                                      {"!sendto", sock_sendto},     {NULL, NULL}};

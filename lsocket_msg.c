@@ -716,22 +716,22 @@ static int mod_cmsg_space(lua_State *L) {
 
 /* ---------------------------------------------------------------- opening */
 
-const lsock_Reg lsock_msg_methods[] = {{"recvmsg", sock_recvmsg, 1},
-                                       {"recvmsg_into", sock_recvmsg_into, 1},
-                                       {"sendmsg", sock_sendmsg, 1},
+const lsock_Reg lsock_msg_methods[] = {{"!recvmsg", sock_recvmsg},
+                                       {"!recvmsg_into", sock_recvmsg_into},
+                                       {"!sendmsg", sock_sendmsg},
 #if defined(ALG_SET_OP) && defined(SOL_ALG)
-                                       {"sendmsg_afalg", sock_sendmsg_afalg, 1},
+                                       {"!sendmsg_afalg", sock_sendmsg_afalg},
 #endif
-                                       {NULL, NULL, 0}};
+                                       {NULL, NULL}};
 
-static const lsock_Reg msg_functions[] = {{"CMSG_LEN", mod_cmsg_len, 0},
-                                          {"CMSG_SPACE", mod_cmsg_space, 0},
-                                          {"recv_fds", mod_recv_fds, 1},
-                                          {"send_fds", mod_send_fds, 1},
-                                          {NULL, NULL, 0}};
+static const lsock_Reg msg_functions[] = {{"CMSG_LEN", mod_cmsg_len},
+                                          {"CMSG_SPACE", mod_cmsg_space},
+                                          {"!recv_fds", mod_recv_fds},
+                                          {"!send_fds", mod_send_fds},
+                                          {NULL, NULL}};
 
-static const lsock_Reg control_meta[] = {{"__gc", control_gc, 0}, {NULL, NULL, 0}};
-static const lsock_Reg rights_meta[] = {{"__index", rights_index, 0}, {"__len", rights_len, 0}, {NULL, NULL, 0}};
+static const lsock_Reg control_meta[] = {{"__gc", control_gc}, {NULL, NULL}};
+static const lsock_Reg rights_meta[] = {{"__index", rights_index}, {"__len", rights_len}, {NULL, NULL}};
 
 static void new_meta(lua_State *L, int core, const char *name, const lsock_Reg *regs, int uv) {
   lua_createtable(L, 0, 4);

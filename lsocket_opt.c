@@ -187,17 +187,17 @@ static int sock_shutdown(lua_State *L) {
   return 1;
 }
 
-const lsock_Reg lsock_opt_methods[] = {{"fileno", sock_fileno, 0},
-                                       {"getfd", sock_fileno, 0},
-                                       {"get_inheritable", sock_get_inheritable, 1},
-                                       {"getblocking", sock_getblocking, 0},
-                                       {"getpeername", sock_getpeername, 1},
-                                       {"getsockname", sock_getsockname, 1},
-                                       {"getsockopt", sock_getsockopt, 1},
-                                       {"gettimeout", sock_gettimeout, 0},
-                                       {"set_inheritable", sock_set_inheritable, 1},
-                                       {"setblocking", sock_setblocking, 0},
-                                       {"setsockopt", sock_setsockopt, 1},
-                                       {"settimeout", sock_settimeout, 0},
-                                       {"shutdown", sock_shutdown, 1},
-                                       {NULL, NULL, 0}};
+const lsock_Reg lsock_opt_methods[] = {{"fileno", sock_fileno},
+                                       {"getfd", sock_fileno},
+                                       {"!get_inheritable", sock_get_inheritable},
+                                       {"getblocking", sock_getblocking},
+                                       {"!getpeername", sock_getpeername},
+                                       {"!getsockname", sock_getsockname},
+                                       {"!getsockopt", sock_getsockopt},
+                                       {"gettimeout", sock_gettimeout},
+                                       {"!set_inheritable", sock_set_inheritable},
+                                       {"setblocking", sock_setblocking},
+                                       {"!setsockopt", sock_setsockopt},
+                                       {"settimeout", sock_settimeout},
+                                       {"!shutdown", sock_shutdown},
+                                       {NULL, NULL}};

@@ -55,6 +55,25 @@
 #define LSOCK_NOSIGNAL 0 /* lsock_plat_socket sets SO_NOSIGPIPE instead */
 #endif
 
+/*
+** Functions of lsocket_int.h are inlined where that is faster, and where it is not there is one of each, in lsocket.c; a
+** library beside the core has its own.
+*/
+#if defined(LSOCKET_BESIDE)
+#define LSOCK_INLINE static inline
+#else
+#define LSOCK_INLINE inline
+#endif
+#if defined(__GNUC__)
+#define LSOCK_NOINLINE __attribute__((noinline))
+#define LSOCK_ONCE __attribute__((cold)) /* opens a module: kept with its like, so that the rest stays out of memory */
+#define LSOCK_RARE __attribute__((cold)) /* small rather than fast, among what is fast */
+#else
+#define LSOCK_NOINLINE
+#define LSOCK_ONCE
+#define LSOCK_RARE
+#endif
+
 typedef int lsock_fd;
 #define LSOCK_NOFD (-1)
 
@@ -117,14 +136,14 @@ int64_t lsock_plat_filesize(int file);
 ssize_t lsock_plat_readat(int file, void *buf, size_t n, int64_t at);
 
 /* A number that a script cannot guess. */
-uintptr_t lsock_plat_secret(void);
+LSOCK_ONCE uintptr_t lsock_plat_secret(void);
 
 /*
 ** The same number every time in one process, and one that a script cannot guess: what the kernel gave it at its start.
 ** glibc keeps it where stack protectors look (x86-64's ABI), a single instruction away.
 */
 #if defined(__GLIBC__) && defined(__GNUC__) && defined(__x86_64__) && defined(__LP64__)
-static inline uintptr_t lsock_plat_canary(void) {
+LSOCK_INLINE uintptr_t lsock_plat_canary(void) {
   uintptr_t v;
   __asm__("mov %%fs:0x28, %0" : "=r"(v));
   return v;

@@ -234,7 +234,9 @@ uintptr_t lsock_plat_secret(void) {
   return r ? r : (uintptr_t)lsock_plat_now() * UINT32_C(2654435761) ^ (uintptr_t)&r;
 }
 
-#if !(defined(__GLIBC__) && defined(__GNUC__) && defined(__x86_64__) && defined(__LP64__))
+#if defined(__GLIBC__) && defined(__GNUC__) && defined(__x86_64__) && defined(__LP64__)
+extern inline uintptr_t lsock_plat_canary(void);
+#else
 #if defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__)
 extern long __stack_chk_guard[];
 #endif

@@ -1081,17 +1081,16 @@ static int mod_cancel(lua_State *L) {
 }
 
 static const lsock_Reg methods[] = {
-    {"add", r_add, 0},         {"close", r_close, 0}, {"counts", r_counts, 0}, {"fileno", r_fileno, 0},
-    {"retract", r_retract, 0}, {"state", r_state, 0}, {"throw", r_throw, 0},   {"turn", r_turn, 0},
-    {"timeout", r_timeout, 0}, {"wake", r_wake, 0},   {NULL, NULL, 0}};
+    {"add", r_add},         {"close", r_close}, {"counts", r_counts}, {"fileno", r_fileno},
+    {"retract", r_retract}, {"state", r_state}, {"throw", r_throw},   {"turn", r_turn},
+    {"timeout", r_timeout}, {"wake", r_wake},   {NULL, NULL}};
 
-static const lsock_Reg meta[] = {{"__gc", r_gc, 0}, {NULL, NULL, 0}};
+static const lsock_Reg meta[] = {{"__gc", r_gc}, {NULL, NULL}};
 
-static const lsock_Reg alarm_methods[] = {{"cancel", alarm_cancel, 0}, {NULL, NULL, 0}};
+static const lsock_Reg alarm_methods[] = {{"cancel", alarm_cancel}, {NULL, NULL}};
 
-static const lsock_Reg functions[] = {{"park", mod_park, 0},       {"resume", mod_resume, 0},
-                                      {"running", mod_running, 0}, {"timeout", mod_timeout, 0},
-                                      {"wait", lsock_mod_wait, 0}, {NULL, NULL, 0}};
+static const lsock_Reg functions[] = {{"park", mod_park},       {"resume", mod_resume},   {"running", mod_running},
+                                      {"timeout", mod_timeout}, {"wait", lsock_mod_wait}, {NULL, NULL}};
 
 /* Pushes a closed metatable whose __index is the table on top, which it replaces. */
 static void close_meta(lua_State *L, int core, const char *name, const lsock_Reg *regs) {

@@ -665,17 +665,17 @@ static int mod_getnameinfo(lua_State *L) {
 
 /* ---------------------------------------------------------------- opening */
 
-static const lsock_Reg resolve_functions[] = {{"getaddrinfo", mod_getaddrinfo, 1},
-                                              {"getfqdn", mod_getfqdn, 1},
-                                              {"gethostbyaddr", mod_gethostbyaddr, 1},
-                                              {"gethostbyname", mod_gethostbyname, 1},
-                                              {"gethostbyname_ex", mod_gethostbyname_ex, 1},
-                                              {"getnameinfo", mod_getnameinfo, 1},
-                                              {NULL, NULL, 0}};
+static const lsock_Reg resolve_functions[] = {{"!getaddrinfo", mod_getaddrinfo},
+                                              {"!getfqdn", mod_getfqdn},
+                                              {"!gethostbyaddr", mod_gethostbyaddr},
+                                              {"!gethostbyname", mod_gethostbyname},
+                                              {"!gethostbyname_ex", mod_gethostbyname_ex},
+                                              {"!getnameinfo", mod_getnameinfo},
+                                              {NULL, NULL}};
 
-static const lsock_Reg info_meta[] = {{"__index", info_index, 0}, {NULL, NULL, 0}};
-static const lsock_Reg handle_meta[] = {{"__close", handle_gc, 0}, {"__gc", handle_gc, 0}, {NULL, NULL, 0}};
-static const lsock_Reg core_meta[] = {{"__gc", core_gc, 0}, {NULL, NULL, 0}};
+static const lsock_Reg info_meta[] = {{"__index", info_index}, {NULL, NULL}};
+static const lsock_Reg handle_meta[] = {{"__close", handle_gc}, {"__gc", handle_gc}, {NULL, NULL}};
+static const lsock_Reg core_meta[] = {{"__gc", core_gc}, {NULL, NULL}};
 
 static void new_meta(lua_State *L, int core, const lsock_Reg *regs) {
   lua_createtable(L, 0, 2);

@@ -754,11 +754,11 @@ static int mod_poll(lua_State *L) {
 }
 
 static const lsock_Reg methods[] = {
-    {"close", sel_close, 0},     {"fileno", sel_fileno, 0},         {"get_key", sel_get_key, 0},
-    {"get_map", sel_get_map, 0}, {"modify", sel_modify, 0},         {"register", sel_register, 0},
-    {"select", sel_select, 0},   {"unregister", sel_unregister, 0}, {NULL, NULL, 0}};
+    {"close", sel_close},     {"fileno", sel_fileno},         {"get_key", sel_get_key},
+    {"get_map", sel_get_map}, {"modify", sel_modify},         {"register", sel_register},
+    {"select", sel_select},   {"unregister", sel_unregister}, {NULL, NULL}};
 
-static const lsock_Reg meta[] = {{"__close", sel_close, 0}, {"__tostring", sel_tostring, 0}, {NULL, NULL, 0}};
+static const lsock_Reg meta[] = {{"__close", sel_close}, {"__tostring", sel_tostring}, {NULL, NULL}};
 
 static const struct {
   const char *name;
@@ -776,7 +776,7 @@ static const struct {
     {"PollSelector", mod_poll},
     {"SelectSelector", mod_poll}};
 
-static const lsock_Reg functions[] = {{"select", mod_select, 0}, {NULL, NULL, 0}};
+static const lsock_Reg functions[] = {{"select", mod_select}, {NULL, NULL}};
 
 void lsock_open_select(lua_State *L, int core) {
   size_t i;

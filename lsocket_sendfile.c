@@ -201,4 +201,4 @@ static int sock_sendfile(lua_State *L) {
   return lsock_run(L, &op);
 }
 
-const lsock_Reg lsock_sendfile_methods[] = {{"sendfile", sock_sendfile, 1}, {NULL, NULL, 0}};
+const lsock_Reg lsock_sendfile_methods[] = {{"!sendfile", sock_sendfile}, {NULL, NULL}};

@@ -398,16 +398,16 @@ static void add_constants(lua_State *L) {
 
 /* ---------------------------------------------------------------- opening */
 
-static const lsock_Reg functions[] = {{"DER_cert_to_PEM_cert", mod_der_to_pem, 0},
-                                      {"PEM_cert_to_DER_cert", mod_pem_to_der, 0},
-                                      {"RAND_bytes", mod_rand_bytes, 1},
-                                      {"RAND_status", mod_rand_status, 0},
-                                      {"cert_time_to_seconds", mod_cert_time, 0},
-                                      {"get_default_verify_paths", mod_verify_paths, 0},
-                                      {"get_server_certificate", mod_server_certificate, 1},
-                                      {NULL, NULL, 0}};
+static const lsock_Reg functions[] = {{"DER_cert_to_PEM_cert", mod_der_to_pem},
+                                      {"PEM_cert_to_DER_cert", mod_pem_to_der},
+                                      {"!RAND_bytes", mod_rand_bytes},
+                                      {"RAND_status", mod_rand_status},
+                                      {"cert_time_to_seconds", mod_cert_time},
+                                      {"get_default_verify_paths", mod_verify_paths},
+                                      {"!get_server_certificate", mod_server_certificate},
+                                      {NULL, NULL}};
 
-static const lsock_Reg module_meta[] = {{"__call", mod_call, 0}, {NULL, NULL, 0}};
+static const lsock_Reg module_meta[] = {{"__call", mod_call}, {NULL, NULL}};
 
 /* Pushes the core, after `require "socket"` where nobody has opened it yet. */
 static const lsock_Core *push_core(lua_State *L) {

@@ -847,28 +847,28 @@ static int mod_default_context(lua_State *L) {
 
 /* ---------------------------------------------------------------- opening */
 
-static const lsock_Reg ctx_methods[] = {{"cert_store_stats", ctx_cert_store_stats, 0},
-                                        {"get_ca_certs", ctx_get_ca_certs, 0},
-                                        {"get_ciphers", ctx_get_ciphers, 0},
-                                        {"load_cert_chain", ctx_load_cert_chain, 1},
-                                        {"load_default_certs", ctx_load_default, 1},
-                                        {"load_dh_params", ctx_load_dh_params, 1},
-                                        {"load_verify_locations", ctx_load_verify_locations, 1},
-                                        {"session_stats", ctx_session_stats, 0},
-                                        {"set_alpn_protocols", ctx_set_alpn, 0},
-                                        {"set_ciphers", ctx_set_ciphers, 1},
-                                        {"set_ciphersuites", ctx_set_ciphersuites, 1},
-                                        {"set_default_verify_paths", ctx_load_default, 1},
-                                        {"set_ecdh_curve", ctx_set_groups, 1},
-                                        {"set_groups", ctx_set_groups, 1},
-                                        {"wrap_bio", ctx_wrap_bio, 1},
-                                        {"wrap_socket", ctx_wrap_socket, 1},
-                                        {NULL, NULL, 0}};
+static const lsock_Reg ctx_methods[] = {{"cert_store_stats", ctx_cert_store_stats},
+                                        {"get_ca_certs", ctx_get_ca_certs},
+                                        {"get_ciphers", ctx_get_ciphers},
+                                        {"!load_cert_chain", ctx_load_cert_chain},
+                                        {"!load_default_certs", ctx_load_default},
+                                        {"!load_dh_params", ctx_load_dh_params},
+                                        {"!load_verify_locations", ctx_load_verify_locations},
+                                        {"session_stats", ctx_session_stats},
+                                        {"set_alpn_protocols", ctx_set_alpn},
+                                        {"!set_ciphers", ctx_set_ciphers},
+                                        {"!set_ciphersuites", ctx_set_ciphersuites},
+                                        {"!set_default_verify_paths", ctx_load_default},
+                                        {"!set_ecdh_curve", ctx_set_groups},
+                                        {"!set_groups", ctx_set_groups},
+                                        {"!wrap_bio", ctx_wrap_bio},
+                                        {"!wrap_socket", ctx_wrap_socket},
+                                        {NULL, NULL}};
 
-static const lsock_Reg ctx_meta[] = {{"__gc", ctx_gc, 0}, {"__newindex", ctx_newindex, 0}, {NULL, NULL, 0}};
+static const lsock_Reg ctx_meta[] = {{"__gc", ctx_gc}, {"__newindex", ctx_newindex}, {NULL, NULL}};
 
 static const lsock_Reg functions[] = {
-    {"SSLContext", mod_context, 0}, {"create_default_context", mod_default_context, 1}, {NULL, NULL, 0}};
+    {"SSLContext", mod_context}, {"!create_default_context", mod_default_context}, {NULL, NULL}};
 
 void lsock_open_sslctx(lua_State *L, int core) {
   const lsock_Core *c = lua_touserdata(L, core);

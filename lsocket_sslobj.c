@@ -192,18 +192,18 @@ static int tls_channel_binding(lua_State *L) {
   return 1;
 }
 
-const lsock_Reg lsock_tls_methods[] = {{"cipher", tls_cipher, 0},
-                                       {"compression", tls_compression, 0},
-                                       {"get_channel_binding", tls_channel_binding, 0},
-                                       {"get_unverified_chain", tls_unverified_chain, 0},
-                                       {"get_verified_chain", tls_verified_chain, 0},
-                                       {"getpeercert", tls_getpeercert, 0},
-                                       {"group", tls_group, 0},
-                                       {"pending", tls_pending, 0},
-                                       {"selected_alpn_protocol", tls_alpn, 0},
-                                       {"shared_ciphers", tls_shared_ciphers, 0},
-                                       {"version", tls_version, 0},
-                                       {NULL, NULL, 0}};
+const lsock_Reg lsock_tls_methods[] = {{"cipher", tls_cipher},
+                                       {"compression", tls_compression},
+                                       {"get_channel_binding", tls_channel_binding},
+                                       {"get_unverified_chain", tls_unverified_chain},
+                                       {"get_verified_chain", tls_verified_chain},
+                                       {"getpeercert", tls_getpeercert},
+                                       {"group", tls_group},
+                                       {"pending", tls_pending},
+                                       {"selected_alpn_protocol", tls_alpn},
+                                       {"shared_ciphers", tls_shared_ciphers},
+                                       {"version", tls_version},
+                                       {NULL, NULL}};
 
 /* ---------------------------------------------------------------- sessions */
 
@@ -394,7 +394,7 @@ static int memory_write_eof(lua_State *L) {
 }
 
 static const lsock_Reg memory_methods[] = {
-    {"read", memory_read, 0}, {"write", memory_write, 0}, {"write_eof", memory_write_eof, 0}, {NULL, NULL, 0}};
+    {"read", memory_read}, {"write", memory_write}, {"write_eof", memory_write_eof}, {NULL, NULL}};
 
 /* Upvalue 2: the methods. Fields: pending (bytes) and eof */
 static int memory_index(lua_State *L) {
@@ -428,10 +428,10 @@ static int obj_gc(lua_State *L) {
   return 0;
 }
 
-static const lsock_Reg obj_meta[] = {{"__gc", obj_gc, 0}, {"__newindex", lsock_tls_newindex, 0}, {NULL, NULL, 0}};
-static const lsock_Reg memory_meta[] = {{"__gc", memory_gc, 0}, {NULL, NULL, 0}};
-static const lsock_Reg session_meta[] = {{"__gc", session_gc, 0}, {"__index", session_index, 0}, {NULL, NULL, 0}};
-static const lsock_Reg functions[] = {{"MemoryBIO", mod_memory, 0}, {NULL, NULL, 0}};
+static const lsock_Reg obj_meta[] = {{"__gc", obj_gc}, {"__newindex", lsock_tls_newindex}, {NULL, NULL}};
+static const lsock_Reg memory_meta[] = {{"__gc", memory_gc}, {NULL, NULL}};
+static const lsock_Reg session_meta[] = {{"__gc", session_gc}, {"__index", session_index}, {NULL, NULL}};
+static const lsock_Reg functions[] = {{"MemoryBIO", mod_memory}, {NULL, NULL}};
 
 void lsock_open_sslobj(lua_State *L, int core) {
   const lsock_Core *c = lua_touserdata(L, core);

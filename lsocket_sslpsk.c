@@ -107,7 +107,7 @@ static int ctx_psk_server(lua_State *L) {
 }
 
 const lsock_Reg lsock_psk_methods[] = {
-    {"set_psk_client_callback", ctx_psk_client, 0}, {"set_psk_server_callback", ctx_psk_server, 1}, {NULL, NULL, 0}};
+    {"set_psk_client_callback", ctx_psk_client}, {"!set_psk_server_callback", ctx_psk_server}, {NULL, NULL}};
 #else
-const lsock_Reg lsock_psk_methods[] = {{NULL, NULL, 0}};
+const lsock_Reg lsock_psk_methods[] = {{NULL, NULL}};
 #endif

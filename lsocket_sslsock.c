@@ -765,12 +765,12 @@ static int tls_verify_client(lua_State *L) {
 }
 
 /* Of SSLObjects too */
-const lsock_Reg lsock_stream_methods[] = {{"do_handshake", tls_do_handshake, 1},
-                                          {"read", tls_read, 1},
-                                          {"unwrap", tls_unwrap, 1},
-                                          {"verify_client_post_handshake", tls_verify_client, 1},
-                                          {"write", tls_write, 1},
-                                          {NULL, NULL, 0}};
+const lsock_Reg lsock_stream_methods[] = {{"!do_handshake", tls_do_handshake},
+                                          {"!read", tls_read},
+                                          {"!unwrap", tls_unwrap},
+                                          {"!verify_client_post_handshake", tls_verify_client},
+                                          {"!write", tls_write},
+                                          {NULL, NULL}};
 
 /* Pushes a new SSLObject over two MemoryBIOs; what the C function returns. */
 int lsock_wrap_bio(lua_State *L, const lsock_Wrap *w, BIO *in, BIO *out) {
@@ -803,7 +803,7 @@ static int sock_index(lua_State *L) {
   return 1;
 }
 
-static const lsock_Reg tls_meta[] = {{"__gc", tls_gc, 0}, {NULL, NULL, 0}};
+static const lsock_Reg tls_meta[] = {{"__gc", tls_gc}, {NULL, NULL}};
 
 /* The table of the library is on top; the state on `core`. */
 void lsock_open_sslsock(lua_State *L, int core) {

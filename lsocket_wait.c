@@ -59,12 +59,12 @@ static int nothing(lua_State *L) {
 }
 
 /* lua.c and its kin interrupt a script by a hook on every event of the main thread, at once. */
-static int interrupt_pending(lua_State *main) {
+LSOCK_RARE static int interrupt_pending(lua_State *main) {
   return lua_gethook(main) && lua_gethookcount(main) == 1 &&
          lua_gethookmask(main) == (LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT);
 }
 
-void lsock_turn(lua_State *L) {
+LSOCK_RARE void lsock_turn(lua_State *L) {
   lua_State *main;
   luaL_checkstack(L, 2, "hooks");
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
@@ -101,7 +101,7 @@ void lsock_mode(lsock_Sock *s, int nonblocking) {
     s->nonblocking = (unsigned char)nonblocking;
 }
 
-void lsock_settimeout(lsock_Sock *s, int64_t ns) {
+LSOCK_RARE void lsock_settimeout(lsock_Sock *s, int64_t ns) {
   int d;
   s->timeout = ns;
   if (s->fd == LSOCK_NOFD) return;
@@ -112,7 +112,7 @@ void lsock_settimeout(lsock_Sock *s, int64_t ns) {
 }
 
 /* Lets the kernel bound the first attempt; 0 if it cannot. */
-static int kernel_bound(lsock_Sock *s, int dir, int64_t ns) {
+LSOCK_RARE static int kernel_bound(lsock_Sock *s, int dir, int64_t ns) {
   int64_t slice; /* ms */
   if (s->shared || (s->family != AF_INET && s->family != AF_INET6 && s->family != AF_UNIX)) return 0;
   if (s->family == AF_UNIX && dir == LSOCK_WR) return 0; /* Linux begins anew with each 36 KiB of a stream */
@@ -416,7 +416,7 @@ int lsock_drive(lua_State *L, lsock_Op *op) {
 
 /* ---------------------------------------------------------------- functions */
 
-int lsock_pause(lua_State *L, lsock_Op *op, int64_t ns) {
+LSOCK_RARE int lsock_pause(lua_State *L, lsock_Op *op, int64_t ns) {
   int64_t now = lsock_plat_now();
   op->until = ns < FOREVER - now ? now + ns : FOREVER;
   if (!op->coop || op->core->active) {
@@ -439,13 +439,13 @@ int lsock_pause(lua_State *L, lsock_Op *op, int64_t ns) {
   return LSOCK_READ;
 }
 
-static int step_sleep(lua_State *L, lsock_Op *op) {
+LSOCK_RARE static int step_sleep(lua_State *L, lsock_Op *op) {
   int64_t left = op->end - lsock_plat_now();
   return left <= 0 ? 0 : lsock_pause(L, op, left);
 }
 
 /* socket.sleep(seconds): inside a coroutine with a wait hook, others run meanwhile */
-static int mod_sleep(lua_State *L) {
+LSOCK_RARE static int mod_sleep(lua_State *L) {
   lsock_Op op;
   int64_t ns;
   luaL_checknumber(L, 1);
@@ -457,25 +457,25 @@ static int mod_sleep(lua_State *L) {
 }
 
 /* socket.monotonic(): seconds of a clock that only goes forward */
-static int mod_monotonic(lua_State *L) {
+LSOCK_RARE static int mod_monotonic(lua_State *L) {
   lua_pushnumber(L, (lua_Number)((double)lsock_plat_now() / LSOCK_NS));
   return 1;
 }
 
-static int mod_getdefaulttimeout(lua_State *L) {
+LSOCK_RARE static int mod_getdefaulttimeout(lua_State *L) {
   lsock_pushtimeout(L, lsock_core(L)->default_timeout);
   return 1;
 }
 
 /* socket.setdefaulttimeout(seconds | nil): for sockets made later, and for name functions */
-static int mod_setdefaulttimeout(lua_State *L) {
+LSOCK_RARE static int mod_setdefaulttimeout(lua_State *L) {
   luaL_checkany(L, 1);
   lsock_core(L)->default_timeout = lsock_checktimeout(L, 1);
   return 0;
 }
 
 /* socket.setwaithook(fn | nil [, wake]): returns the former hook and wake function */
-static int mod_setwaithook(lua_State *L) {
+LSOCK_RARE static int mod_setwaithook(lua_State *L) {
   luaL_checkany(L, 1);
   if (!lua_isnil(L, 1)) luaL_checktype(L, 1, LUA_TFUNCTION);
   if (!lua_isnoneornil(L, 2)) luaL_checktype(L, 2, LUA_TFUNCTION);
@@ -490,14 +490,14 @@ static int mod_setwaithook(lua_State *L) {
   return 2;
 }
 
-static const lsock_Reg wait_functions[] = {{"getdefaulttimeout", mod_getdefaulttimeout, 0},
-                                           {"monotonic", mod_monotonic, 0},
-                                           {"setdefaulttimeout", mod_setdefaulttimeout, 0},
-                                           {"setwaithook", mod_setwaithook, 0},
-                                           {"sleep", mod_sleep, 0},
-                                           {NULL, NULL, 0}};
+static const lsock_Reg wait_functions[] = {{"getdefaulttimeout", mod_getdefaulttimeout},
+                                           {"monotonic", mod_monotonic},
+                                           {"setdefaulttimeout", mod_setdefaulttimeout},
+                                           {"setwaithook", mod_setwaithook},
+                                           {"sleep", mod_sleep},
+                                           {NULL, NULL}};
 
-static const lsock_Reg op_meta[] = {{"__close", kept_end, 0}, {"__gc", kept_end, 0}, {NULL, NULL, 0}};
+static const lsock_Reg op_meta[] = {{"__close", kept_end}, {"__gc", kept_end}, {NULL, NULL}};
 
 void lsock_open_wait(lua_State *L, int core) {
   lsock_register(L, core, wait_functions);

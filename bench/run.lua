@@ -345,6 +345,40 @@ local function load()
   }
 end
 
+-- Starting ----------------------------------------------------------------
+
+local function startup()
+  say "## Starting\n"
+  say "What `require` adds to a Lua that has just started (bench/startup.lua): time, resident memory (RSS) and the"
+  say "process's share of it (PSS), Lua's heap; median of 101 processes. Size: the shared library, stripped; Lua files"
+  say "of LuaSocket not counted.\n"
+  head("", "ms", "RSS, KiB", "PSS, KiB", "heap, KiB", "size, bytes")
+  local files = {socket = "socket.so", LuaSocket = "/usr/lib/x86_64-linux-gnu/lua/5.4/socket/core.so"}
+  local luasocket = contenders.LuaSocket
+  for _, c in ipairs {{"socket", ours_env}, not luasocket.missing and {"LuaSocket", luasocket.env}} do
+    local columns = {{}, {}, {}, {}}
+    for _ = 1, 101 do
+      local n = 0
+      for number in (output(("%s %s bench/startup.lua socket"):format(c[2], LUA)) or ""):gmatch "%S+" do
+        n = n + 1
+        table.insert(columns[n], tonumber(number))
+      end
+    end
+    for i, list in ipairs(columns) do columns[i] = median(list) end
+    local size = output(("strip -o bench/build/stripped %s && wc -c <bench/build/stripped"):format(files[c[1]]))
+    local ms, rss, pss, heap = table.unpack(columns)
+    row(c[1], ("%.3f"):format(ms), ("%.0f"):format(rss), ("%.0f"):format(pss), ("%.0f"):format(heap),
+      ("%s"):format(size and size:match "%d+" or "?"))
+    if c[1] == "socket" then
+      size = tonumber(size)
+      target("require: under 0.3 ms", ms < 0.3, ("%.3f ms"):format(ms))
+      target("require: under 150 KB of resident memory", rss * 1024 < 150 * 1024, ("%.0f KiB"):format(rss))
+      target("the core, stripped: under 150,000 bytes", size and size < 150000, ("%s bytes"):format(size))
+    end
+  end
+  say ""
+end
+
 -- The report --------------------------------------------------------------
 
 local parts = {
@@ -352,6 +386,7 @@ local parts = {
   {"syscalls", syscalls, "strace"},
   {"instructions", instructions, "valgrind"},
   {"memory", memory},
+  {"startup", startup},
   {"tls", tls},
   {"load", load},
 }
@@ -365,7 +400,8 @@ for _, a in ipairs(arg) do
       if a == "all" or a == part[1] then wanted[part[1]], known, named = true, true, true end
     end
     if not known then
-      io.stderr:write("usage: sh bench/run.sh [time] [syscalls] [instructions] [memory] [tls] [load] [all] [--write]\n")
+      io.stderr:write("usage: sh bench/run.sh [time] [syscalls] [instructions] [memory] [startup] [tls] [load]",
+        " [all] [--write]\n")
       os.exit(2)
     end
   end

@@ -2,7 +2,7 @@
 # run.sh: the benchmarks. This library beside plain C, LuaSocket and Python,
 # against the same peer process, in one run.
 #
-#   sh bench/run.sh [time] [syscalls] [instructions] [memory] [tls] [load] [all] [--write]
+#   sh bench/run.sh [time] [syscalls] [instructions] [memory] [startup] [tls] [load] [all] [--write]
 #
 # Without a part named: all, in a quarter of an hour. --write also puts the
 # report into bench/RESULTS.md. Build the library first (make bench does).

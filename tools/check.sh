@@ -53,6 +53,14 @@ exported() {
   [ ! -s $logs/exported.txt ]
 }
 
+# What plain `make` builds, stripped: what a device must have room for.
+small() {
+  $MAKE -s BUILD=build/small SO=build/small/socket.so WITH_TLS=no all && strip -o build/small/stripped build/small/socket.so || return 1
+  bytes=$(wc -c <build/small/stripped)
+  echo "socket.so, stripped: $bytes bytes; at most 150000"
+  [ "$bytes" -lt 150000 ]
+}
+
 tidy() {
   echo $sources $(ls spec/host/*.c examples/embed/*.c) | tr ' ' '\n' |
     xargs -n 1 -P "$jobs" sh -c 'clang-tidy --quiet "$0" -- '"$flags"' -I. -Wall -Wextra 2>&1 |
@@ -70,6 +78,7 @@ step gcc      "gcc, warnings as errors"             build_with gcc
 step clang    "clang, warnings as errors"           build_with clang
 step static   "no changeable static data"           no_static_data
 step exported "only public names are exported"      exported
+step size     "the core, stripped, is under 150 KB" small
 step tidy     "clang-tidy"                          tidy
 step cppcheck "cppcheck"                            check_cppcheck
 step format   "clang-format"                        clang-format --dry-run -Werror $formatted

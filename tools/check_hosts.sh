@@ -18,6 +18,17 @@ for way in -l:liblsocket.a -llsocket; do
 done
 pkg-config --exists lsocket-ssl
 
+# shellcheck disable=SC2046,SC2086
+cc -std=c11 -Wall -Wextra -Werror -o "$dir/nofiles" spec/host/nofiles.c $(echo "$flags" | sed "s/-llsocket/-l:liblsocket.a/")
+timeout 20 "$dir/nofiles"
+
+# A module of somebody else's, which knows lsocket.h alone.
+make -s all
+# shellcheck disable=SC2046
+cc -std=c11 -Wall -Wextra -Werror -shared -fPIC -I"$dir/usr/include" $(pkg-config --cflags $lua) -o "$dir/third.so" \
+  spec/host/third.c
+LUA_PATH='' LUA_CPATH="$PWD/?.so;$dir/?.so" timeout 20 "${LUA:-lua5.4}" spec/host/third.lua
+
 cmake -S spec/host/cmake -B "$dir/a" -DLSOCKET="$PWD" >"$dir/log"
 cmake --build "$dir/a" -j2 >>"$dir/log"
 "$dir/a/embed"

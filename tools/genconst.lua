@@ -10,7 +10,7 @@ local LIST = "tools/constants.txt"
 local LONGEST = 4095 -- what every C11 compiler takes as one string literal
 
 local ATTRIBUTE = {}
-for word in ("linux win default c if or string wsa"):gmatch("%l+") do ATTRIBUTE[word] = true end
+for word in ("linux win default c if or string wsa wide"):gmatch("%l+") do ATTRIBUTE[word] = true end
 local PLATFORM = {linux = "defined(__linux__)", win = "defined(_WIN32)"}
 local PLATFORM_NAME = {linux = "Linux", win = "Windows"}
 
@@ -89,13 +89,87 @@ local C_HEAD = [[
 ** Read several times by lsocket_const.c, which says each time what a group and its rows stand for:
 **   GROUP(id)       begins a family that the module exports; LOOKUP(id) one that only serves lookups
 **   K(name, value)  an integer      S(name, value)  a string      END(id)  ends the family
+**   W(name, value)  an integer of a family in which some, on Linux, need more than 16 bits
+** The names of integers are written shortly: a byte from \200 on stands for a piece of text, the first of those below
+** for \200. WORD(text, offset) is one of them, longest first; read with LSOCK_WORDS defined, there are only these.
 */
 ]]
+
+---------------------------------------------------------------------------------------------------
+-- Names, written shortly
+
+local WORDS, LONGEST_WORD, LONGEST_NAME = 127, 8, 63
+
+-- The piece of text that saves most when one byte stands for it.
+local function best_word(parts)
+  local count, best, most = {}, nil, 0
+  for _, text in ipairs(parts) do
+    for i = 1, #text do
+      for j = i + 1, math.min(i + LONGEST_WORD - 1, #text) do
+        local word = text:sub(i, j)
+        count[word] = (count[word] or 0) + 1
+      end
+    end
+  end
+  for word, n in pairs(count) do
+    local saved = n * (#word - 1) - #word - 3
+    if saved > most or saved == most and best and word < best then best, most = word, saved end
+  end
+  return best
+end
+
+local function choose_words(groups)
+  local words, parts = {}, {}
+  for _, group in ipairs(groups) do
+    for _, c in ipairs(group) do
+      if #c.name > LONGEST_NAME then error(c.name .. " is too long a name", 0) end
+      if not c.string then parts[#parts + 1] = c.name end
+    end
+  end
+  while #words < WORDS do
+    local word, rest = best_word(parts), {}
+    if not word then break end
+    words[#words + 1] = word
+    for _, text in ipairs(parts) do
+      local from = 1
+      repeat
+        local i, j = text:find(word, from, true)
+        if (i or #text + 1) - from > 1 then rest[#rest + 1] = text:sub(from, (i or 0) - 1) end
+        from = (j or #text) + 1
+      until not i
+    end
+    parts = rest
+  end
+  table.sort(words, function(a, b) return #a > #b or #a == #b and a < b end)
+  return words
+end
+
+-- At each place the first word that fits, as lsocket_const.c does it with the names it is asked for.
+local function shorten(words, name)
+  local out, i = {}, 1
+  while i <= #name do
+    local code, length = name:sub(i, i), 1
+    for n, word in ipairs(words) do
+      if name:sub(i, i + #word - 1) == word then
+        code, length = ("\\%o"):format(127 + n), #word
+        break
+      end
+    end
+    out[#out + 1] = code
+    i = i + length
+  end
+  return table.concat(out)
+end
+
+local function row(c, value)
+  local comment = value == c.name and "" or " /* " .. c.name .. " */"
+  return ('%s("%s", %s)%s'):format(c.wide and "W" or "K", c.short, value, comment)
+end
 
 -- The ways to get the value of a constant, best first: {condition, macro call}; the last condition may be nil ("else").
 local function choices(c)
   local list = {}
-  local function add(condition, value) list[#list + 1] = {condition, ("K(%q, %s)"):format(c.name, value)} end
+  local function add(condition, value) list[#list + 1] = {condition, row(c, value)} end
   if c.string then
     return {{"defined(" .. c["if"] .. ")", ("S(%q, %q)"):format(c.name, c.string)}}
   end
@@ -111,18 +185,40 @@ local function choices(c)
   return list
 end
 
+-- Does a family have a value that 16 bits cannot hold, or values for a sign and others for none?
+local function is_wide(group)
+  local low, high = 0, 0
+  for _, c in ipairs(group) do
+    for _, key in ipairs {"linux", "win", "default"} do
+      local value = c[key] and math.tointeger(tonumber(c[key])) or 0
+      low, high = math.min(low, value), math.max(high, value)
+    end
+    if c.wide then return true end
+  end
+  return low < -0x8000 or high > (low < 0 and 0x7fff or 0xffff)
+end
+
 local function emit_c(groups)
   local out = {C_HEAD}
   local function put(...) out[#out + 1] = table.concat {...} end
+  local words, offset = choose_words(groups), 0
+  put("\n#if defined(LSOCK_WORDS)\n")
+  for _, word in ipairs(words) do
+    put(("WORD(%q, %d)\n"):format(word, offset))
+    offset = offset + #word + 1
+  end
+  put("#undef LSOCK_WORDS\n#undef WORD\n#else\n")
   for _, group in ipairs(groups) do
     put("\n/* ", group.title, " */\n", group.export and "GROUP" or "LOOKUP", "(", group.id, ")\n")
     if group.only then put("#if ", PLATFORM[group.only], "\n") end
-    local length = 0
+    local length, wide = 0, is_wide(group)
     for _, c in ipairs(group) do
+      c.wide = wide
+      c.short = shorten(words, c.name)
       length = length + #c.name + 1
       if group.only then
-        local form = c.string and "S(%q, %q)\n" or "K(%q, %s)\n"
-        put(form:format(c.name, c.string or c[group.only]))
+        put(c.string and ("S(%q, %q)\n"):format(c.name, c.string) or
+          row(c, c[group.only]) .. "\n")
       else
         local list = choices(c)
         for i, choice in ipairs(list) do
@@ -135,7 +231,7 @@ local function emit_c(groups)
     if length >= LONGEST then error(("group %s is too long for a C string; divide it"):format(group.id), 0) end
     put("END(", group.id, ")\n")
   end
-  put("\n#undef GROUP\n#undef LOOKUP\n#undef K\n#undef S\n#undef END\n")
+  put("\n#undef GROUP\n#undef LOOKUP\n#undef K\n#undef W\n#undef S\n#undef END\n#endif\n")
   return table.concat(out)
 end
 
