@@ -33,7 +33,7 @@ build = {
         "lsocket_err.c", "lsocket_family.c", "lsocket_file.c", "lsocket_host.c", "lsocket_inet.c",
         "lsocket_io.c", "lsocket_msg.c", "lsocket_opt.c", "lsocket_policy.c", "lsocket_poller.c",
         "lsocket_posix.c", "lsocket_reactor.c", "lsocket_resolve.c", "lsocket_select.c",
-        "lsocket_sendfile.c", "lsocket_timer.c", "lsocket_wait.c",
+        "lsocket_sendfile.c", "lsocket_task.c", "lsocket_timer.c", "lsocket_wait.c",
       },
       libraries = {"pthread", "m"},
     },

@@ -1,10 +1,10 @@
 /*
-** lsocket_reactor.c: tasks: coroutines that wait together, on one poller. The mechanism below socket/loop.lua.
+** lsocket_reactor.c: the rounds of tasks, which are coroutines that wait together, on one poller.
 **
 ** Every descriptor is watched once, for everything, and reported when something new happens (epoll's edges). A task that waits
 ** is noted at the descriptor's entry; an event that finds nobody waiting is noted there too, for the next who comes.
 */
-#include "lsocket_int.h"
+#include "lsocket_reactor.h"
 
 #include <limits.h>
 #include <string.h>
@@ -19,97 +19,38 @@
 /* How many coroutines that are no tasks may wait within each other: each holds a part of the C stack. */
 #define NESTED_MAX 8
 
-typedef struct lsock_Reactor Reactor;
-
-typedef enum State { FRESH, QUEUED, RUNNING, WAITING, PARKED, ENDED } State;
-
-/* A task, or (without a coroutine) a nested wait. */
-typedef struct Task {
-  lsock_Timer timer; /* first: a timer that comes leads here */
-  uintptr_t seal;
-  Reactor *r;
-  lua_State *co;
-  lua_State *leaf;   /* the coroutine that may yield for it: its own, or one below it (loop.resume) */
-  struct Task *next; /* in the queue */
-  lsock_fd fd;       /* what it waits for; LSOCK_NOFD: time, or to be woken */
-  int dir;
-  int answer; /* LSOCK_R_ */
-  int nargs, share;
-  State state;
-  unsigned char thrown; /* an error waits for it, in the table of those */
-  unsigned char lined;  /* it is in the queue */
-  lsock_Op op;          /* the operation that waits */
-} Task;
-
-/* What is known of a descriptor. */
-typedef struct Entry {
-  lsock_Sock *s; /* who has it, as long as it is watched */
-  Task *waiter[2];
-  int seen; /* bits 1 << LSOCK_RD ...: reported since the last wait */
-  int end;  /* reading will not wait any more */
-} Entry;
-
-/* A function to be called at a time. */
-typedef struct Alarm {
-  lsock_Timer timer;
-  uintptr_t seal; /* 0: it is over */
-  Reactor *r;
-  int ref;
-} Alarm;
-
-struct lsock_Reactor {
-  uintptr_t seal;
-  Reactor *next;
-  lsock_Core *core;
-  lsock_Sock *s; /* holds the poller */
-  int id;        /* of sockets it watches, in their `watch` */
-  int turning;   /* is within a round */
-  int nested;
-  int tasks, queued, polling; /* counts: all; those in the queue; those that wait for a descriptor */
-  Entry *entries;
-  int nentries;
-  lsock_Timers timers;
-  Task *head, **tail;
-  Task *running;
-};
-
-#define SEAL(core, p, n) (((uintptr_t)(p) ^ (core)->secret) + (n))
-enum { SEAL_REACTOR = 4, SEAL_TASK, SEAL_ALARM };
-
-enum { UV_TASKS = 1, UV_ENTRIES, UV_HEAP, UV_SOCK, UV_THROWN, UV_ALARMS, UV_ENDED, UV_COUNT = UV_ENDED };
-
-static Reactor *to_reactor(lua_State *L, int idx) {
+Reactor *lsock_toreactor(lua_State *L, int idx) {
   Reactor *r = lua_touserdata(L, idx);
   return r && lua_rawlen(L, idx) == sizeof *r && r->seal == SEAL(lsock_core(L), r, SEAL_REACTOR) ? r : NULL;
 }
 
-static Reactor *check_reactor(lua_State *L) {
-  Reactor *r = to_reactor(L, 1);
+Reactor *lsock_checkreactor(lua_State *L) {
+  Reactor *r = lsock_toreactor(L, 1);
   if (!r) luaL_typeerror(L, 1, "reactor");
   return r;
 }
 
-static Reactor *check_open(lua_State *L) {
-  Reactor *r = check_reactor(L);
+Reactor *lsock_checkopen(lua_State *L) {
+  Reactor *r = lsock_checkreactor(L);
   luaL_argcheck(L, r->s, 1, "loop is closed");
   return r;
 }
 
 /* Pushes the active reactor; it is what holds the memory of all this. */
-static void push_active(lua_State *L) {
+void lsock_pushactive(lua_State *L) {
   luaL_checkstack(L, 8, "task");
   lsock_pushcore(L, LSOCK_UV_REACTOR);
   if (lua_touserdata(L, -1) != lsock_core(L)->active) lsock_tampered(L);
 }
 
 /* Pushes a user value that is a table of the reactor at `owner`. */
-static void push_table(lua_State *L, int owner, int uv) {
+void lsock_pushpart(lua_State *L, int owner, int uv) {
   if (lua_getiuservalue(L, owner, uv) != LUA_TTABLE) lsock_tampered(L);
 }
 
 /* ---------------------------------------------------------------- the queue */
 
-static void enqueue(Task *t) {
+void lsock_task_enqueue(Task *t) {
   Reactor *r = t->r;
   t->state = QUEUED;
   if (!r->turning && r->s && r->s->watch)
@@ -141,11 +82,11 @@ static void unwait(Task *t) {
   r->polling--;
 }
 
-static void wake(Task *t, int answer) {
+void lsock_task_wake(Task *t, int answer) {
   if (t->state != WAITING && t->state != PARKED) return;
   unwait(t);
   t->answer = answer;
-  enqueue(t);
+  lsock_task_enqueue(t);
 }
 
 /* ---------------------------------------------------------------- descriptors */
@@ -172,7 +113,7 @@ static Entry *watch(lua_State *L, Reactor *r, lsock_Sock *s) {
   Entry *e;
   if (lsock_likely(s->watch == r->id && s->fd < r->nentries && r->entries[s->fd].s == s)) return &r->entries[s->fd];
   if (s->fd >= r->nentries) {
-    push_active(L);
+    lsock_pushactive(L);
     grow_entries(L, r, lua_gettop(L), s->fd);
     lua_pop(L, 1);
   }
@@ -185,7 +126,7 @@ static Entry *watch(lua_State *L, Reactor *r, lsock_Sock *s) {
   return e;
 }
 
-static Reactor *find_reactor(const lsock_Core *core, int id) {
+Reactor *lsock_reactor_find(const lsock_Core *core, int id) {
   Reactor *r = core->reactors;
   while (r && r->id != id) r = r->next;
   return r;
@@ -194,7 +135,7 @@ static Reactor *find_reactor(const lsock_Core *core, int id) {
 static void wake_both(Entry *e) {
   int dir;
   for (dir = LSOCK_RD; dir <= LSOCK_WR; dir++)
-    if (e->waiter[dir]) wake(e->waiter[dir], LSOCK_R_READY);
+    if (e->waiter[dir]) lsock_task_wake(e->waiter[dir], LSOCK_R_READY);
 }
 
 void lsock_reactor_wake(lsock_Core *core, const lsock_Sock *s) {
@@ -223,7 +164,7 @@ static void event(Reactor *r, const lsock_Event *ev) {
   for (dir = LSOCK_RD; dir <= LSOCK_WR; dir++) {
     if (!(ev->events & (dir == LSOCK_RD ? LSOCK_EV_READ : LSOCK_EV_WRITE))) continue;
     if (e->waiter[dir])
-      wake(e->waiter[dir], LSOCK_R_READY);
+      lsock_task_wake(e->waiter[dir], LSOCK_R_READY);
     else
       e->seen |= 1 << dir;
   }
@@ -232,26 +173,26 @@ static void event(Reactor *r, const lsock_Event *ev) {
 /* ---------------------------------------------------------------- waiting */
 
 /* Raises what was thrown into the task while it could not take it. */
-static void raise_thrown(lua_State *L, Task *t) {
+void lsock_task_raise(lua_State *L, Task *t) {
   t->thrown = 0;
-  push_active(L);
-  push_table(L, -1, UV_THROWN);
+  lsock_pushactive(L);
+  lsock_pushpart(L, -1, UV_THROWN);
   lua_rawgetp(L, -1, t);
   lua_pushnil(L);
   lua_rawsetp(L, -3, t);
   lua_error(L);
 }
 
-static Task *task_here(lua_State *L, const lsock_Core *core) {
+Task *lsock_task_here(lua_State *L, const lsock_Core *core) {
   Reactor *r = core->active;
   return r && r->running && r->running->leaf == L ? r->running : NULL;
 }
 
 lsock_Op *lsock_reactor_op(lua_State *L, lsock_Core *core) {
-  Task *t = task_here(L, core);
+  Task *t = lsock_task_here(L, core);
   if (t->co == L) return &t->op;
-  push_active(L); /* a coroutine below it holds on to it: a script may resume that by itself later */
-  push_table(L, -1, UV_TASKS);
+  lsock_pushactive(L); /* a coroutine below it holds on to it: a script may resume that by itself later */
+  lsock_pushpart(L, -1, UV_TASKS);
   lua_pushthread(t->co);
   lua_xmove(t->co, L, 1);
   lua_rawget(L, -2);
@@ -261,22 +202,22 @@ lsock_Op *lsock_reactor_op(lua_State *L, lsock_Core *core) {
 }
 
 int lsock_reactor_owns(lua_State *L, const lsock_Op *op) {
-  const Task *t = task_here(L, op->core);
+  const Task *t = lsock_task_here(L, op->core);
   return t && &t->op == op;
 }
 
 int lsock_reactor_turn(lua_State *L, lsock_Core *core) {
-  Task *t = task_here(L, core);
+  Task *t = lsock_task_here(L, core);
   if (!t || t->share-- > 0) return 0;
   t->answer = LSOCK_R_READY;
-  enqueue(t);
+  lsock_task_enqueue(t);
   return 1;
 }
 
-static void set_timer(lua_State *L, Reactor *r, lsock_Timer *t, int64_t ns) {
+void lsock_task_timer(lua_State *L, Reactor *r, lsock_Timer *t, int64_t ns) {
   int64_t now = lsock_plat_now();
   if (r->timers.n == r->timers.cap) {
-    push_active(L);
+    lsock_pushactive(L);
     lsock_timer_reserve(L, &r->timers, lua_gettop(L), UV_HEAP);
     lua_pop(L, 1);
   }
@@ -312,18 +253,18 @@ static int pass(Task *t, lsock_Op *op) {
   if (!op->progress) return 0;
   op->progress = 0;
   t->answer = LSOCK_R_READY;
-  enqueue(t);
+  lsock_task_enqueue(t);
   return 1;
 }
 
 int lsock_reactor_wait(lua_State *L, lsock_Op *op, int64_t ns) {
-  Task *t = task_here(L, op->core);
+  Task *t = lsock_task_here(L, op->core);
   int answer;
   if (!t) return LSOCK_R_OTHER;
-  if (t->thrown) raise_thrown(L, t);
+  if (t->thrown) lsock_task_raise(L, t);
   if (pass(t, op)) return LSOCK_R_YIELD;
   if (ns == 0) return LSOCK_R_EXPIRED;
-  if (ns > 0) set_timer(L, t->r, &t->timer, ns); /* first, as there may be no memory for it */
+  if (ns > 0) lsock_task_timer(L, t->r, &t->timer, ns); /* first, as there may be no memory for it */
   answer = op->w ? wait_for(L, t, op) : LSOCK_R_YIELD;
   if (answer == LSOCK_R_YIELD)
     t->state = WAITING;
@@ -333,9 +274,9 @@ int lsock_reactor_wait(lua_State *L, lsock_Op *op, int64_t ns) {
 }
 
 int lsock_reactor_answer(lua_State *L, const lsock_Core *core) {
-  Task *t = task_here(L, core);
+  Task *t = lsock_task_here(L, core);
   if (!t) return LSOCK_R_READY; /* resumed by somebody else: look again */
-  if (t->thrown) raise_thrown(L, t);
+  if (t->thrown) lsock_task_raise(L, t);
   return t->answer;
 }
 
@@ -367,12 +308,12 @@ static void ended(lua_State *L, Reactor *r, int owner, Task *t, int status, int 
     n = 1;
   }
   if (t->thrown) {
-    push_table(L, owner, UV_THROWN);
+    lsock_pushpart(L, owner, UV_THROWN);
     lua_pushnil(L);
     lua_rawsetp(L, -2, t);
     lua_pop(L, 1);
   }
-  push_table(L, owner, UV_TASKS);
+  lsock_pushpart(L, owner, UV_TASKS);
   lua_pushthread(co);
   lua_xmove(co, L, 1);
   lua_copy(L, -1, at);
@@ -386,7 +327,7 @@ static void ended(lua_State *L, Reactor *r, int owner, Task *t, int status, int 
 }
 
 /* May it be resumed? Somebody else may have resumed or closed it: 0, or < 0. */
-static int suspended(lua_State *co) {
+int lsock_suspended(lua_State *co) {
   lua_Debug ar;
   if (lua_status(co) == LUA_YIELD) return 1;
   if (lua_status(co) != LUA_OK) return -1;
@@ -395,7 +336,7 @@ static int suspended(lua_State *co) {
 
 /* A task that was cancelled before it began. */
 static void drop(lua_State *L, int owner, const Task *t) {
-  push_table(L, owner, UV_TASKS);
+  lsock_pushpart(L, owner, UV_TASKS);
   lua_pushthread(t->co);
   lua_xmove(t->co, L, 1);
   lua_pushnil(L);
@@ -417,7 +358,7 @@ static void run_task(lua_State *L, Reactor *r, int owner, Task *t) {
     drop(L, owner, t);
     return;
   }
-  there = suspended(t->co);
+  there = lsock_suspended(t->co);
   nargs = arguments(t->co, t->nargs, there);
   unwait(t); /* it may wait again by now, resumed by somebody else */
   t->nargs = 0;
@@ -434,7 +375,7 @@ static void run_task(lua_State *L, Reactor *r, int owner, Task *t) {
     lua_pop(t->co, nres);
     if (t->state == RUNNING) { /* a yield of its own: the others' turn */
       t->answer = LSOCK_R_READY;
-      enqueue(t);
+      lsock_task_enqueue(t);
     }
   }
 }
@@ -471,7 +412,7 @@ static void run_queue(lua_State *L, Reactor *r, int owner) {
 static void ring(lua_State *L, Reactor *r, int owner, Alarm *a) {
   a->seal = 0;
   (void)r;
-  push_table(L, owner, UV_ALARMS);
+  lsock_pushpart(L, owner, UV_ALARMS);
   lua_rawgeti(L, -1, a->ref);
   luaL_unref(L, -2, a->ref);
   lua_getiuservalue(L, -1, 1);
@@ -489,14 +430,14 @@ static void expire(lua_State *L, Reactor *r, int owner) {
     lsock_Timer *timer = r->timers.heap[0].timer;
     lsock_timer_clear(&r->timers, timer);
     if (((Task *)(void *)timer)->seal == SEAL(r->core, timer, SEAL_TASK))
-      wake((Task *)(void *)timer, LSOCK_R_EXPIRED);
+      lsock_task_wake((Task *)(void *)timer, LSOCK_R_EXPIRED);
     else
       ring(L, r, owner, (Alarm *)(void *)timer);
   }
 }
 
 /* Until the next timer, or there is something to do: ns, < 0 for ever. */
-static int64_t next_time(const Reactor *r) {
+int64_t lsock_reactor_next(const Reactor *r) {
   int64_t left;
   if (r->queued) return 0;
   if (r->timers.n == 0 || r->timers.heap[0].at == INT64_MAX) return -1;
@@ -522,7 +463,7 @@ static Former activate(lua_State *L, Reactor *r) {
   Former f;
   f.active = core->active;
   f.hook = core->hook & LSOCK_REACTING;
-  push_active(L);
+  lsock_pushactive(L);
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, LSOCK_UP_CORE, LSOCK_UV_REACTOR);
   core->active = r;
@@ -574,7 +515,7 @@ static int over(lua_State *L, lsock_Op *op) {
 
 static int step_turn(lua_State *L, lsock_Op *op) {
   Reactor *r = lua_touserdata(L, 1);
-  int64_t next = next_time(r), left = -1, ns;
+  int64_t next = lsock_reactor_next(r), left = -1, ns;
   if (r->turning) { /* a task resumed the coroutine that waits for the next round */
     op->cls = LSOCK_ERROR;
     op->err = EBUSY;
@@ -589,7 +530,7 @@ static int step_turn(lua_State *L, lsock_Op *op) {
   }
   ns = next >= 0 && (left < 0 || next < left) ? next : left;
   if (fetch(r, op->coop ? 0 : ns) < 0) return lsock_again(op, LSOCK_READ);
-  if (next_time(r) == 0) {
+  if (lsock_reactor_next(r) == 0) {
     run_round(L, r);
     return over(L, op);
   }
@@ -601,8 +542,8 @@ static int step_turn(lua_State *L, lsock_Op *op) {
 }
 
 /* r:turn([seconds]) -> are there tasks left? One round, after waiting at most that long for something to do */
-static int r_turn(lua_State *L) {
-  Reactor *r = check_open(L);
+int lsock_r_turn(lua_State *L) {
+  Reactor *r = lsock_checkopen(L);
   lsock_Op op;
   int64_t timeout = lsock_checktimeout(L, 2);
   if (r->turning) return luaL_error(L, "the loop is running: it cannot run within one of its tasks");
@@ -637,9 +578,9 @@ static int nested_rounds(lua_State *L, Reactor *r, Task *t, int owner) {
   while (t->state == WAITING) {
     if (r->running && r->running->thrown) {
       end_nested(t);
-      raise_thrown(L, r->running);
+      lsock_task_raise(L, r->running);
     }
-    if (fetch(r, next_time(r)) < 0) {
+    if (fetch(r, lsock_reactor_next(r)) < 0) {
       if (errno != EINTR) return LSOCK_R_OTHER;
       lsock_turn(L);
     }
@@ -659,7 +600,7 @@ int lsock_reactor_nested(lua_State *L, lsock_Op *op, int64_t ns) {
     return LSOCK_R_READY;
   }
   luaL_checkstack(L, 20, "task");
-  push_active(L);
+  lsock_pushactive(L);
   owner = lua_gettop(L);
   t = lua_newuserdatauv(L, sizeof *t, 1);
   memset(t, 0, offsetof(Task, op));
@@ -676,7 +617,7 @@ int lsock_reactor_nested(lua_State *L, lsock_Op *op, int64_t ns) {
   lua_setfield(L, -2, "__gc");
   lua_setmetatable(L, mine);
   lua_toclose(L, mine);
-  if (ns >= 0) set_timer(L, r, &t->timer, ns);
+  if (ns >= 0) lsock_task_timer(L, r, &t->timer, ns);
   answer = op->w ? wait_for(L, t, op) : LSOCK_R_YIELD;
   if (answer == LSOCK_R_YIELD) {
     t->state = WAITING;
@@ -690,448 +631,4 @@ int lsock_reactor_nested(lua_State *L, lsock_Op *op, int64_t ns) {
 #endif
   lua_settop(L, mine - 1);
   return answer;
-}
-
-/* ---------------------------------------------------------------- tasks */
-
-/* There is something new for the reactor at index 1, whose round may wait: in another loop's task, or in the wait hook. */
-static void nudge(lua_State *L, Reactor *r) {
-  if (r->turning || !r->s || !(r->s->watch || r->s->waiting)) return;
-  lua_getiuservalue(L, 1, UV_SOCK);
-  if (lsock_wake(L, -1, r->s) != LUA_OK) lua_error(L);
-  lua_pop(L, 1);
-}
-
-/* The task of the coroutine at `arg`; NULL if it is none of this reactor's, or has ended. */
-static Task *find_task(lua_State *L, int arg) {
-  Task *t;
-  luaL_checktype(L, arg, LUA_TTHREAD);
-  push_table(L, 1, UV_TASKS);
-  lua_pushvalue(L, arg);
-  lua_rawget(L, -2);
-  t = lua_touserdata(L, -1);
-  if (t && (lua_rawlen(L, -1) != sizeof *t || t->seal != SEAL(lsock_core(L), t, SEAL_TASK))) lsock_tampered(L);
-  lua_pop(L, 2);
-  return t;
-}
-
-static int task_done(lua_State *L, int status, lua_KContext ctx) {
-  (void)status, (void)ctx;
-  return lua_gettop(L);
-}
-
-/* The function a task's coroutine runs: its upvalue keeps the Task for as long as anybody can resume that. */
-static int task_main(lua_State *L) {
-  luaL_checkany(L, 1); /* a script may have resumed away what it was to call */
-  lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, task_done);
-  return task_done(L, LUA_OK, 0);
-}
-
-/* r:add(co, ...): the coroutine, new and with its function, begins in the next round, with these arguments */
-static int r_add(lua_State *L) {
-  Reactor *r = check_open(L);
-  lua_State *co;
-  Task *t;
-  int n = lua_gettop(L) - 2;
-  luaL_checktype(L, 2, LUA_TTHREAD);
-  co = lua_tothread(L, 2);
-  luaL_argcheck(L, co != L && lua_status(co) == LUA_OK && suspended(co) == 1 && lua_gettop(co) == 1 && !find_task(L, 2),
-                2, "not a new coroutine");
-  if (!lua_checkstack(co, n + 4)) return luaL_error(L, "too many arguments");
-  push_table(L, 1, UV_TASKS);
-  lua_pushvalue(L, 2);
-  t = lua_newuserdatauv(L, sizeof *t, 0);
-  memset(t, 0, offsetof(Task, op));
-  t->seal = SEAL(r->core, t, SEAL_TASK);
-  t->r = r;
-  t->co = co;
-  t->fd = LSOCK_NOFD;
-  t->nargs = n + 1;
-  lua_pushvalue(L, -1);
-  lua_pushcclosure(L, task_main, 1);
-  lua_xmove(L, co, 1);
-  lua_insert(co, 1);
-  lua_rawset(L, -3);
-  lua_pop(L, 1);
-  lua_xmove(L, co, n);
-  r->tasks++;
-  enqueue(t);
-  t->state = FRESH;
-  nudge(L, r);
-  return 0;
-}
-
-static int parked(lua_State *L, int status, lua_KContext ctx) {
-  (void)status, (void)ctx;
-  lua_pushboolean(L, lsock_reactor_answer(L, lsock_core(L)) == LSOCK_R_READY);
-  return 1;
-}
-
-/* reactor.park([seconds]) -> true when woken, false when the time is up; for the task that is running */
-static int mod_park(lua_State *L) {
-  Task *t = task_here(L, lsock_core(L));
-  int64_t ns = lsock_checktimeout(L, 1);
-  if (!t || !lua_isyieldable(L)) return luaL_error(L, "only a task can wait for this");
-  if (t->thrown) raise_thrown(L, t);
-  if (ns == 0) {
-    lua_pushboolean(L, 0);
-    return 1;
-  }
-  if (ns > 0) set_timer(L, t->r, &t->timer, ns);
-  t->state = PARKED;
-  return lua_yieldk(L, 0, 0, parked);
-}
-
-/* r:wake(co): what has parked goes on in the next round -> was it parked? */
-static int r_wake(lua_State *L) {
-  Reactor *r = check_open(L);
-  Task *t = find_task(L, 2);
-  int was_parked = t && t->state == PARKED;
-  if (was_parked) {
-    wake(t, LSOCK_R_READY);
-    nudge(L, r);
-  }
-  lua_pushboolean(L, was_parked);
-  return 1;
-}
-
-/* r:throw(co, error [, behind]) -> "fresh": it never began, and is none any more; true: the error comes where it waits, or
-** will wait next; nothing: there is no such task, or `behind` and another error is on its way to it */
-static int r_throw(lua_State *L) {
-  Reactor *r = check_open(L);
-  Task *t = find_task(L, 2);
-  luaL_checkany(L, 3);
-  if (!t || t->state == ENDED || (t->thrown && lua_toboolean(L, 4))) return 0;
-  if (t->state == FRESH) { /* it leaves the queue when its turn comes */
-    r->tasks--;
-    t->state = ENDED;
-    lua_pushliteral(L, "fresh");
-    return 1;
-  }
-  push_table(L, 1, UV_THROWN);
-  lua_pushvalue(L, 3);
-  lua_rawsetp(L, -2, t);
-  t->thrown = 1;
-  wake(t, LSOCK_R_READY);
-  nudge(L, r);
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
-/* r:retract(co, error): what was thrown but has not come yet, if it is that, will not come */
-static int r_retract(lua_State *L) {
-  Task *t;
-  check_open(L);
-  t = find_task(L, 2);
-  luaL_checkany(L, 3);
-  if (!t || !t->thrown) return 0;
-  push_table(L, 1, UV_THROWN);
-  lua_rawgetp(L, -1, t);
-  if (!lua_rawequal(L, -1, 3)) return 0;
-  lua_pushnil(L);
-  lua_rawsetp(L, -3, t);
-  t->thrown = 0;
-  return 0;
-}
-
-/* r:state(co) -> "ready", "running" or "waiting"; nil if it is not a task (any more) */
-static int r_state(lua_State *L) {
-  static const char *const names[] = {"ready", "ready", "running", "waiting", "waiting"};
-  const Task *t;
-  check_reactor(L);
-  t = find_task(L, 2);
-  if (!t || t->state == ENDED) return 0;
-  lua_pushstring(L, names[t->state]);
-  return 1;
-}
-
-/* reactor.running() -> the coroutine of the task that is running, and its reactor; nil outside of tasks */
-static int mod_running(lua_State *L) {
-  const Reactor *r = lsock_core(L)->active;
-  if (!r || !r->running || !r->running->co) return 0;
-  lua_pushthread(r->running->co);
-  lua_xmove(r->running->co, L, 1);
-  push_active(L);
-  return 2;
-}
-
-/* ---------------------------------------------------------------- coroutines below a task */
-
-static int resume_below(lua_State *L, lua_State *co, int nargs);
-
-static int below_resumed(lua_State *L, int status, lua_KContext ctx) {
-  (void)status, (void)ctx;
-  return resume_below(L, lua_tothread(L, 1), 0);
-}
-
-/* Like coroutine.resume, but when the coroutine waits, the whole task does. */
-static int resume_below(lua_State *L, lua_State *co, int nargs) {
-  Task *t = lua_isyieldable(L) ? task_here(L, lsock_core(L)) : NULL;
-  int status, nres = 0;
-  if (t) t->leaf = co;
-  status = lua_resume(co, L, nargs, &nres);
-  if (t) {
-    if (status == LUA_YIELD && t->state != RUNNING) {
-      lua_pop(co, nres);
-      return lua_yieldk(L, 0, 0, below_resumed);
-    }
-    t->leaf = L;
-  }
-  if (status != LUA_OK && status != LUA_YIELD) {
-    lua_pushboolean(L, 0);
-    lua_xmove(co, L, 1);
-    return 2;
-  }
-  if (!lua_checkstack(L, nres + 1)) {
-    lua_pop(co, nres);
-    return luaL_error(L, "too many results to resume");
-  }
-  lua_pushboolean(L, 1);
-  lua_xmove(co, L, nres);
-  return nres + 1;
-}
-
-/* loop.resume(co, ...): as coroutine.resume */
-static int mod_resume(lua_State *L) {
-  lua_State *co;
-  int n = lua_gettop(L) - 1;
-  luaL_checktype(L, 1, LUA_TTHREAD);
-  co = lua_tothread(L, 1);
-  if (co == L || (lua_status(co) != LUA_YIELD && (lua_status(co) != LUA_OK || lua_gettop(co) == 0))) {
-    lua_pushboolean(L, 0);
-    lua_pushstring(L, co == L ? "cannot resume non-suspended coroutine" : "cannot resume dead coroutine");
-    return 2;
-  }
-  if (!lua_checkstack(co, n)) {
-    lua_pushboolean(L, 0);
-    lua_pushliteral(L, "too many arguments to resume");
-    return 2;
-  }
-  lua_xmove(L, co, n);
-  return resume_below(L, co, n);
-}
-
-/* ---------------------------------------------------------------- alarms */
-
-/* r:after(seconds, f) -> alarm: f() is called in the round after that time */
-static int r_after(lua_State *L) {
-  Reactor *r = check_open(L);
-  Alarm *a;
-  int64_t ns, now;
-  luaL_checknumber(L, 2);
-  ns = lsock_checktimeout(L, 2);
-  luaL_checktype(L, 3, LUA_TFUNCTION);
-  lua_settop(L, 3);
-  a = lua_newuserdatauv(L, sizeof *a, 2);
-  memset(a, 0, sizeof *a);
-  a->r = r;
-  lua_pushvalue(L, 3);
-  lua_setiuservalue(L, 4, 1);
-  lua_pushvalue(L, 1);
-  lua_setiuservalue(L, 4, 2);
-  lua_pushvalue(L, lua_upvalueindex(3));
-  lua_setmetatable(L, 4);
-  push_table(L, 1, UV_ALARMS);
-  lua_pushvalue(L, 4);
-  a->ref = luaL_ref(L, 5);
-  lsock_timer_reserve(L, &r->timers, 1, UV_HEAP); /* last: finalizers may set timers */
-  a->seal = SEAL(r->core, a, SEAL_ALARM);
-  now = lsock_plat_now();
-  lsock_timer_set(&r->timers, &a->timer, ns < 0 || ns >= INT64_MAX - now ? INT64_MAX : now + ns);
-  lua_settop(L, 4);
-  nudge(L, r);
-  return 1;
-}
-
-/* alarm:cancel() -> true if it had not come yet */
-static int alarm_cancel(lua_State *L) {
-  Alarm *a = lua_touserdata(L, 1);
-  if (!a || lua_rawlen(L, 1) != sizeof *a || (a->seal && a->seal != SEAL(lsock_core(L), a, SEAL_ALARM)))
-    return luaL_typeerror(L, 1, "timer");
-  lua_pushboolean(L, a->seal != 0);
-  if (!a->seal) return 1;
-  a->seal = 0;
-  lsock_timer_clear(&a->r->timers, &a->timer);
-  lua_getiuservalue(L, 1, 2);
-  if (lua_touserdata(L, -1) != a->r) lsock_tampered(L);
-  push_table(L, -1, UV_ALARMS);
-  luaL_unref(L, -1, a->ref);
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
-/* ---------------------------------------------------------------- reactors */
-
-/* r:timeout() -> seconds until a round has something to do: 0 at once, nil if only a descriptor can bring it */
-static int r_timeout(lua_State *L) {
-  lsock_pushtimeout(L, next_time(check_open(L)));
-  return 1;
-}
-
-/* r:fileno() -> the poller's descriptor */
-static int r_fileno(lua_State *L) {
-  lua_pushinteger(L, check_open(L)->s->fd);
-  return 1;
-}
-
-/* r:counts() -> tasks, those in the queue, those that wait for a descriptor, timers */
-static int r_counts(lua_State *L) {
-  const Reactor *r = check_reactor(L);
-  lua_pushinteger(L, r->tasks);
-  lua_pushinteger(L, r->queued);
-  lua_pushinteger(L, r->polling);
-  lua_pushinteger(L, (lua_Integer)r->timers.n);
-  return 4;
-}
-
-static void unlink_reactor(Reactor *r) {
-  Reactor **q = &r->core->reactors;
-  while (*q && *q != r) q = &(*q)->next;
-  if (*q) *q = r->next;
-  r->id = 0;
-}
-
-/* r:close(): gives the descriptor back; tasks that are left never go on */
-static int r_close(lua_State *L) {
-  Reactor *r = check_reactor(L);
-  lsock_Sock *s = r->s;
-  if (r->turning) return luaL_error(L, "the loop is running: it cannot be closed by one of its tasks");
-  if (!s) return 0;
-  unlink_reactor(r);
-  r->s = NULL;
-  lua_getiuservalue(L, 1, UV_SOCK);
-  lsock_closesock(L, lua_gettop(L), s);
-  return 0;
-}
-
-static int r_gc(lua_State *L) {
-  Reactor *r = to_reactor(L, 1);
-  if (r && r->s) unlink_reactor(r);
-  if (r) r->s = NULL; /* another finalizer may still use it */
-  return 0;
-}
-
-/* reactor.new(ended) -> reactor; ended(co, ok, ...) is called with what coroutines return or fail with */
-static int mod_new(lua_State *L) {
-  lsock_Core *core = lsock_core(L);
-  Reactor *r;
-  lsock_fd fd;
-  int id = 1, uv;
-  luaL_checktype(L, 1, LUA_TFUNCTION);
-  lua_settop(L, 1);
-  r = lua_newuserdatauv(L, sizeof *r, UV_COUNT);
-  memset(r, 0, sizeof *r);
-  r->core = core;
-  r->tail = &r->head;
-  for (uv = UV_TASKS; uv < UV_ENDED; uv++) {
-    if (uv == UV_ENTRIES || uv == UV_HEAP || uv == UV_SOCK) continue;
-    lua_newtable(L);
-    lua_setiuservalue(L, 2, uv);
-  }
-  lua_pushvalue(L, 1);
-  lua_setiuservalue(L, 2, UV_ENDED);
-  r->s = lsock_newsock(L, core);
-  lua_setiuservalue(L, 2, UV_SOCK);
-  if (lsock_full(L, core, 1)) return lsock_failfull(L, "loop");
-  fd = lsock_plat_poller();
-  if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_poller();
-  if (fd == LSOCK_NOFD) return lsock_failno(L, errno, "loop");
-  lsock_open(r->s, fd, AF_UNSPEC, 0, 0);
-  lsock_count(core, r->s);
-  r->s->internal = 1;
-  while (id <= UCHAR_MAX && find_reactor(core, id)) id++; /* now, as finalizers have run that may make loops */
-  if (id > UCHAR_MAX) lua_gc(L, LUA_GCCOLLECT);
-  for (id = 1; id <= UCHAR_MAX && find_reactor(core, id);) id++;
-  if (id > UCHAR_MAX) return luaL_error(L, "too many loops");
-  r->id = id;
-  r->next = core->reactors;
-  core->reactors = r;
-  r->seal = SEAL(core, r, SEAL_REACTOR);
-  lua_pushvalue(L, lua_upvalueindex(3));
-  lua_setmetatable(L, 2);
-  return 1;
-}
-
-/* reactor.timeout(op) -> a socket.timeout error; reactor.cancel() -> an error of the class `cancelled` */
-static int mod_timeout(lua_State *L) {
-  static const char *const ops[] = {"loop.timeout", "join", "put", "get", NULL};
-  lsock_Fail f = {0};
-  f.cls = LSOCK_TIMEOUT;
-  f.err = ETIMEDOUT;
-  f.op = ops[luaL_checkoption(L, 1, NULL, ops)];
-  f.msg = "timed out";
-  lsock_pusherror(L, &f);
-  lsock_blamecaller(L);
-  return 1;
-}
-
-static int mod_cancel(lua_State *L) {
-  lsock_Fail f = {0};
-  f.cls = (int)lua_tointeger(L, lua_upvalueindex(3));
-  f.err = ECANCELED;
-  f.op = "task";
-  f.msg = "cancelled";
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "CANCELLED");
-  lua_setfield(L, -2, "code");
-  f.extra = lua_gettop(L);
-  lsock_pusherror(L, &f);
-  lsock_blamecaller(L);
-  return 1;
-}
-
-static const lsock_Reg methods[] = {
-    {"add", r_add},         {"close", r_close}, {"counts", r_counts}, {"fileno", r_fileno},
-    {"retract", r_retract}, {"state", r_state}, {"throw", r_throw},   {"turn", r_turn},
-    {"timeout", r_timeout}, {"wake", r_wake},   {NULL, NULL}};
-
-static const lsock_Reg meta[] = {{"__gc", r_gc}, {NULL, NULL}};
-
-static const lsock_Reg alarm_methods[] = {{"cancel", alarm_cancel}, {NULL, NULL}};
-
-static const lsock_Reg functions[] = {{"park", mod_park},       {"resume", mod_resume},   {"running", mod_running},
-                                      {"timeout", mod_timeout}, {"wait", lsock_mod_wait}, {NULL, NULL}};
-
-/* Pushes a closed metatable whose __index is the table on top, which it replaces. */
-static void close_meta(lua_State *L, int core, const char *name, const lsock_Reg *regs) {
-  lua_createtable(L, 0, 4);
-  lua_pushstring(L, name);
-  lua_setfield(L, -2, "__name");
-  lua_pushboolean(L, 0);
-  lua_setfield(L, -2, "__metatable");
-  if (regs) lsock_register(L, core, regs);
-  lua_insert(L, -2);
-  lua_setfield(L, -2, "__index");
-}
-
-/* Pops a value, which becomes upvalue 3 of a function in the table below it. */
-static void set_closure(lua_State *L, int core, const char *name, lua_CFunction f) {
-  lua_pushvalue(L, core);
-  lua_insert(L, -2);
-  lua_pushboolean(L, 0);
-  lua_insert(L, -2);
-  lua_pushcclosure(L, f, 3);
-  lua_setfield(L, -2, name);
-}
-
-void lsock_open_reactor(lua_State *L, int core) {
-  int cls = lsock_newclass(L, core, "socket.loop.cancelled", 0);
-  lua_createtable(L, 0, 10);
-  lsock_register(L, core, functions);
-  lsock_pushclass(L, core, cls);
-  lua_setfield(L, -2, "cancelled");
-  lua_pushinteger(L, cls);
-  set_closure(L, core, "cancel", mod_cancel);
-  lua_createtable(L, 0, 10);
-  lsock_register(L, core, methods);
-  lua_createtable(L, 0, 1);
-  lsock_register(L, core, alarm_methods);
-  close_meta(L, core, "timer", NULL);
-  set_closure(L, core, "after", r_after); /* a method of reactors */
-  close_meta(L, core, "reactor", meta);
-  set_closure(L, core, "new", mod_new);
-}
-
-int luaopen_socket_reactor(lua_State *L) {
-  return lsock_submodule(L, "reactor");
 }

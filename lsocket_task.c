@@ -1,0 +1,452 @@
+/*
+** lsocket_task.c: reactors, tasks and alarms in Lua's hands: the module socket.reactor, below socket/loop.lua.
+*/
+#include "lsocket_reactor.h"
+
+#include <limits.h>
+#include <string.h>
+
+/* ---------------------------------------------------------------- tasks */
+
+/* There is something new for the reactor at index 1, whose round may wait: in another loop's task, or in the wait hook. */
+static void nudge(lua_State *L, Reactor *r) {
+  if (r->turning || !r->s || !(r->s->watch || r->s->waiting)) return;
+  lua_getiuservalue(L, 1, UV_SOCK);
+  if (lsock_wake(L, -1, r->s) != LUA_OK) lua_error(L);
+  lua_pop(L, 1);
+}
+
+/* The task of the coroutine at `arg`; NULL if it is none of this reactor's, or has ended. */
+static Task *find_task(lua_State *L, int arg) {
+  Task *t;
+  luaL_checktype(L, arg, LUA_TTHREAD);
+  lsock_pushpart(L, 1, UV_TASKS);
+  lua_pushvalue(L, arg);
+  lua_rawget(L, -2);
+  t = lua_touserdata(L, -1);
+  if (t && (lua_rawlen(L, -1) != sizeof *t || t->seal != SEAL(lsock_core(L), t, SEAL_TASK))) lsock_tampered(L);
+  lua_pop(L, 2);
+  return t;
+}
+
+static int task_done(lua_State *L, int status, lua_KContext ctx) {
+  (void)status, (void)ctx;
+  return lua_gettop(L);
+}
+
+/* The function a task's coroutine runs: its upvalue keeps the Task for as long as anybody can resume that. */
+static int task_main(lua_State *L) {
+  luaL_checkany(L, 1); /* a script may have resumed away what it was to call */
+  lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, task_done);
+  return task_done(L, LUA_OK, 0);
+}
+
+/* r:add(co, ...): the coroutine, new and with its function, begins in the next round, with these arguments */
+static int r_add(lua_State *L) {
+  Reactor *r = lsock_checkopen(L);
+  lua_State *co;
+  Task *t;
+  int n = lua_gettop(L) - 2;
+  luaL_checktype(L, 2, LUA_TTHREAD);
+  co = lua_tothread(L, 2);
+  luaL_argcheck(
+      L, co != L && lua_status(co) == LUA_OK && lsock_suspended(co) == 1 && lua_gettop(co) == 1 && !find_task(L, 2), 2,
+      "not a new coroutine");
+  if (!lua_checkstack(co, n + 4)) return luaL_error(L, "too many arguments");
+  lsock_pushpart(L, 1, UV_TASKS);
+  lua_pushvalue(L, 2);
+  t = lua_newuserdatauv(L, sizeof *t, 0);
+  memset(t, 0, offsetof(Task, op));
+  t->seal = SEAL(r->core, t, SEAL_TASK);
+  t->r = r;
+  t->co = co;
+  t->fd = LSOCK_NOFD;
+  t->nargs = n + 1;
+  lua_pushvalue(L, -1);
+  lua_pushcclosure(L, task_main, 1);
+  lua_xmove(L, co, 1);
+  lua_insert(co, 1);
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+  lua_xmove(L, co, n);
+  r->tasks++;
+  lsock_task_enqueue(t);
+  t->state = FRESH;
+  nudge(L, r);
+  return 0;
+}
+
+static int parked(lua_State *L, int status, lua_KContext ctx) {
+  (void)status, (void)ctx;
+  lua_pushboolean(L, lsock_reactor_answer(L, lsock_core(L)) == LSOCK_R_READY);
+  return 1;
+}
+
+/* reactor.park([seconds]) -> true when woken, false when the time is up; for the task that is running */
+static int mod_park(lua_State *L) {
+  Task *t = lsock_task_here(L, lsock_core(L));
+  int64_t ns = lsock_checktimeout(L, 1);
+  if (!t || !lua_isyieldable(L)) return luaL_error(L, "only a task can wait for this");
+  if (t->thrown) lsock_task_raise(L, t);
+  if (ns == 0) {
+    lua_pushboolean(L, 0);
+    return 1;
+  }
+  if (ns > 0) lsock_task_timer(L, t->r, &t->timer, ns);
+  t->state = PARKED;
+  return lua_yieldk(L, 0, 0, parked);
+}
+
+/* r:lsock_task_wake(co): what has parked goes on in the next round -> was it parked? */
+static int r_wake(lua_State *L) {
+  Reactor *r = lsock_checkopen(L);
+  Task *t = find_task(L, 2);
+  int was_parked = t && t->state == PARKED;
+  if (was_parked) {
+    lsock_task_wake(t, LSOCK_R_READY);
+    nudge(L, r);
+  }
+  lua_pushboolean(L, was_parked);
+  return 1;
+}
+
+/* r:throw(co, error [, behind]) -> "fresh": it never began, and is none any more; true: the error comes where it waits, or
+** will wait next; nothing: there is no such task, or `behind` and another error is on its way to it */
+static int r_throw(lua_State *L) {
+  Reactor *r = lsock_checkopen(L);
+  Task *t = find_task(L, 2);
+  luaL_checkany(L, 3);
+  if (!t || t->state == ENDED || (t->thrown && lua_toboolean(L, 4))) return 0;
+  if (t->state == FRESH) { /* it leaves the queue when its turn comes */
+    r->tasks--;
+    t->state = ENDED;
+    lua_pushliteral(L, "fresh");
+    return 1;
+  }
+  lsock_pushpart(L, 1, UV_THROWN);
+  lua_pushvalue(L, 3);
+  lua_rawsetp(L, -2, t);
+  t->thrown = 1;
+  lsock_task_wake(t, LSOCK_R_READY);
+  nudge(L, r);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* r:retract(co, error): what was thrown but has not come yet, if it is that, will not come */
+static int r_retract(lua_State *L) {
+  Task *t;
+  lsock_checkopen(L);
+  t = find_task(L, 2);
+  luaL_checkany(L, 3);
+  if (!t || !t->thrown) return 0;
+  lsock_pushpart(L, 1, UV_THROWN);
+  lua_rawgetp(L, -1, t);
+  if (!lua_rawequal(L, -1, 3)) return 0;
+  lua_pushnil(L);
+  lua_rawsetp(L, -3, t);
+  t->thrown = 0;
+  return 0;
+}
+
+/* r:state(co) -> "ready", "running" or "waiting"; nil if it is not a task (any more) */
+static int r_state(lua_State *L) {
+  static const char *const names[] = {"ready", "ready", "running", "waiting", "waiting"};
+  const Task *t;
+  lsock_checkreactor(L);
+  t = find_task(L, 2);
+  if (!t || t->state == ENDED) return 0;
+  lua_pushstring(L, names[t->state]);
+  return 1;
+}
+
+/* reactor.running() -> the coroutine of the task that is running, and its reactor; nil outside of tasks */
+static int mod_running(lua_State *L) {
+  const Reactor *r = lsock_core(L)->active;
+  if (!r || !r->running || !r->running->co) return 0;
+  lua_pushthread(r->running->co);
+  lua_xmove(r->running->co, L, 1);
+  lsock_pushactive(L);
+  return 2;
+}
+
+/* ---------------------------------------------------------------- coroutines below a task */
+
+static int resume_below(lua_State *L, lua_State *co, int nargs);
+
+static int below_resumed(lua_State *L, int status, lua_KContext ctx) {
+  (void)status, (void)ctx;
+  return resume_below(L, lua_tothread(L, 1), 0);
+}
+
+/* Like coroutine.resume, but when the coroutine waits, the whole task does. */
+static int resume_below(lua_State *L, lua_State *co, int nargs) {
+  Task *t = lua_isyieldable(L) ? lsock_task_here(L, lsock_core(L)) : NULL;
+  int status, nres = 0;
+  if (t) t->leaf = co;
+  status = lua_resume(co, L, nargs, &nres);
+  if (t) {
+    if (status == LUA_YIELD && t->state != RUNNING) {
+      lua_pop(co, nres);
+      return lua_yieldk(L, 0, 0, below_resumed);
+    }
+    t->leaf = L;
+  }
+  if (status != LUA_OK && status != LUA_YIELD) {
+    lua_pushboolean(L, 0);
+    lua_xmove(co, L, 1);
+    return 2;
+  }
+  if (!lua_checkstack(L, nres + 1)) {
+    lua_pop(co, nres);
+    return luaL_error(L, "too many results to resume");
+  }
+  lua_pushboolean(L, 1);
+  lua_xmove(co, L, nres);
+  return nres + 1;
+}
+
+/* loop.resume(co, ...): as coroutine.resume */
+static int mod_resume(lua_State *L) {
+  lua_State *co;
+  int n = lua_gettop(L) - 1;
+  luaL_checktype(L, 1, LUA_TTHREAD);
+  co = lua_tothread(L, 1);
+  if (co == L || (lua_status(co) != LUA_YIELD && (lua_status(co) != LUA_OK || lua_gettop(co) == 0))) {
+    lua_pushboolean(L, 0);
+    lua_pushstring(L, co == L ? "cannot resume non-suspended coroutine" : "cannot resume dead coroutine");
+    return 2;
+  }
+  if (!lua_checkstack(co, n)) {
+    lua_pushboolean(L, 0);
+    lua_pushliteral(L, "too many arguments to resume");
+    return 2;
+  }
+  lua_xmove(L, co, n);
+  return resume_below(L, co, n);
+}
+
+/* ---------------------------------------------------------------- alarms */
+
+/* r:after(seconds, f) -> alarm: f() is called in the round after that time */
+static int r_after(lua_State *L) {
+  Reactor *r = lsock_checkopen(L);
+  Alarm *a;
+  int64_t ns, now;
+  luaL_checknumber(L, 2);
+  ns = lsock_checktimeout(L, 2);
+  luaL_checktype(L, 3, LUA_TFUNCTION);
+  lua_settop(L, 3);
+  a = lua_newuserdatauv(L, sizeof *a, 2);
+  memset(a, 0, sizeof *a);
+  a->r = r;
+  lua_pushvalue(L, 3);
+  lua_setiuservalue(L, 4, 1);
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, 4, 2);
+  lua_pushvalue(L, lua_upvalueindex(3));
+  lua_setmetatable(L, 4);
+  lsock_pushpart(L, 1, UV_ALARMS);
+  lua_pushvalue(L, 4);
+  a->ref = luaL_ref(L, 5);
+  lsock_timer_reserve(L, &r->timers, 1, UV_HEAP); /* last: finalizers may set timers */
+  a->seal = SEAL(r->core, a, SEAL_ALARM);
+  now = lsock_plat_now();
+  lsock_timer_set(&r->timers, &a->timer, ns < 0 || ns >= INT64_MAX - now ? INT64_MAX : now + ns);
+  lua_settop(L, 4);
+  nudge(L, r);
+  return 1;
+}
+
+/* alarm:cancel() -> true if it had not come yet */
+static int alarm_cancel(lua_State *L) {
+  Alarm *a = lua_touserdata(L, 1);
+  if (!a || lua_rawlen(L, 1) != sizeof *a || (a->seal && a->seal != SEAL(lsock_core(L), a, SEAL_ALARM)))
+    return luaL_typeerror(L, 1, "timer");
+  lua_pushboolean(L, a->seal != 0);
+  if (!a->seal) return 1;
+  a->seal = 0;
+  lsock_timer_clear(&a->r->timers, &a->timer);
+  lua_getiuservalue(L, 1, 2);
+  if (lua_touserdata(L, -1) != a->r) lsock_tampered(L);
+  lsock_pushpart(L, -1, UV_ALARMS);
+  luaL_unref(L, -1, a->ref);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* ---------------------------------------------------------------- reactors */
+
+/* r:timeout() -> seconds until a round has something to do: 0 at once, nil if only a descriptor can bring it */
+static int r_timeout(lua_State *L) {
+  lsock_pushtimeout(L, lsock_reactor_next(lsock_checkopen(L)));
+  return 1;
+}
+
+/* r:fileno() -> the poller's descriptor */
+static int r_fileno(lua_State *L) {
+  lua_pushinteger(L, lsock_checkopen(L)->s->fd);
+  return 1;
+}
+
+/* r:counts() -> tasks, those in the queue, those that wait for a descriptor, timers */
+static int r_counts(lua_State *L) {
+  const Reactor *r = lsock_checkreactor(L);
+  lua_pushinteger(L, r->tasks);
+  lua_pushinteger(L, r->queued);
+  lua_pushinteger(L, r->polling);
+  lua_pushinteger(L, (lua_Integer)r->timers.n);
+  return 4;
+}
+
+static void unlink_reactor(Reactor *r) {
+  Reactor **q = &r->core->reactors;
+  while (*q && *q != r) q = &(*q)->next;
+  if (*q) *q = r->next;
+  r->id = 0;
+}
+
+/* r:close(): gives the descriptor back; tasks that are left never go on */
+static int r_close(lua_State *L) {
+  Reactor *r = lsock_checkreactor(L);
+  lsock_Sock *s = r->s;
+  if (r->turning) return luaL_error(L, "the loop is running: it cannot be closed by one of its tasks");
+  if (!s) return 0;
+  unlink_reactor(r);
+  r->s = NULL;
+  lua_getiuservalue(L, 1, UV_SOCK);
+  lsock_closesock(L, lua_gettop(L), s);
+  return 0;
+}
+
+static int r_gc(lua_State *L) {
+  Reactor *r = lsock_toreactor(L, 1);
+  if (r && r->s) unlink_reactor(r);
+  if (r) r->s = NULL; /* another finalizer may still use it */
+  return 0;
+}
+
+/* reactor.new(ended) -> reactor; ended(co, ok, ...) is called with what coroutines return or fail with */
+static int mod_new(lua_State *L) {
+  lsock_Core *core = lsock_core(L);
+  Reactor *r;
+  lsock_fd fd;
+  int id = 1, uv;
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_settop(L, 1);
+  r = lua_newuserdatauv(L, sizeof *r, UV_COUNT);
+  memset(r, 0, sizeof *r);
+  r->core = core;
+  r->tail = &r->head;
+  for (uv = UV_TASKS; uv < UV_ENDED; uv++) {
+    if (uv == UV_ENTRIES || uv == UV_HEAP || uv == UV_SOCK) continue;
+    lua_newtable(L);
+    lua_setiuservalue(L, 2, uv);
+  }
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, 2, UV_ENDED);
+  r->s = lsock_newsock(L, core);
+  lua_setiuservalue(L, 2, UV_SOCK);
+  if (lsock_full(L, core, 1)) return lsock_failfull(L, "loop");
+  fd = lsock_plat_poller();
+  if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_poller();
+  if (fd == LSOCK_NOFD) return lsock_failno(L, errno, "loop");
+  lsock_open(r->s, fd, AF_UNSPEC, 0, 0);
+  lsock_count(core, r->s);
+  r->s->internal = 1;
+  while (id <= UCHAR_MAX && lsock_reactor_find(core, id)) id++; /* now, as finalizers have run that may make loops */
+  if (id > UCHAR_MAX) lua_gc(L, LUA_GCCOLLECT);
+  for (id = 1; id <= UCHAR_MAX && lsock_reactor_find(core, id);) id++;
+  if (id > UCHAR_MAX) return luaL_error(L, "too many loops");
+  r->id = id;
+  r->next = core->reactors;
+  core->reactors = r;
+  r->seal = SEAL(core, r, SEAL_REACTOR);
+  lua_pushvalue(L, lua_upvalueindex(3));
+  lua_setmetatable(L, 2);
+  return 1;
+}
+
+/* reactor.timeout(op) -> a socket.timeout error; reactor.cancel() -> an error of the class `cancelled` */
+static int mod_timeout(lua_State *L) {
+  static const char *const ops[] = {"loop.timeout", "join", "put", "get", NULL};
+  lsock_Fail f = {0};
+  f.cls = LSOCK_TIMEOUT;
+  f.err = ETIMEDOUT;
+  f.op = ops[luaL_checkoption(L, 1, NULL, ops)];
+  f.msg = "timed out";
+  lsock_pusherror(L, &f);
+  lsock_blamecaller(L);
+  return 1;
+}
+
+static int mod_cancel(lua_State *L) {
+  lsock_Fail f = {0};
+  f.cls = (int)lua_tointeger(L, lua_upvalueindex(3));
+  f.err = ECANCELED;
+  f.op = "task";
+  f.msg = "cancelled";
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "CANCELLED");
+  lua_setfield(L, -2, "code");
+  f.extra = lua_gettop(L);
+  lsock_pusherror(L, &f);
+  lsock_blamecaller(L);
+  return 1;
+}
+
+static const lsock_Reg methods[] = {
+    {"add", r_add},         {"close", r_close}, {"counts", r_counts}, {"fileno", r_fileno},
+    {"retract", r_retract}, {"state", r_state}, {"throw", r_throw},   {"turn", lsock_r_turn},
+    {"timeout", r_timeout}, {"wake", r_wake},   {NULL, NULL}};
+
+static const lsock_Reg meta[] = {{"__gc", r_gc}, {NULL, NULL}};
+
+static const lsock_Reg alarm_methods[] = {{"cancel", alarm_cancel}, {NULL, NULL}};
+
+static const lsock_Reg functions[] = {{"park", mod_park},       {"resume", mod_resume},   {"running", mod_running},
+                                      {"timeout", mod_timeout}, {"wait", lsock_mod_wait}, {NULL, NULL}};
+
+/* Pushes a closed metatable whose __index is the table on top, which it replaces. */
+static void close_meta(lua_State *L, int core, const char *name, const lsock_Reg *regs) {
+  lua_createtable(L, 0, 4);
+  lua_pushstring(L, name);
+  lua_setfield(L, -2, "__name");
+  lua_pushboolean(L, 0);
+  lua_setfield(L, -2, "__metatable");
+  if (regs) lsock_register(L, core, regs);
+  lua_insert(L, -2);
+  lua_setfield(L, -2, "__index");
+}
+
+/* Pops a value, which becomes upvalue 3 of a function in the table below it. */
+static void set_closure(lua_State *L, int core, const char *name, lua_CFunction f) {
+  lua_pushvalue(L, core);
+  lua_insert(L, -2);
+  lua_pushboolean(L, 0);
+  lua_insert(L, -2);
+  lua_pushcclosure(L, f, 3);
+  lua_setfield(L, -2, name);
+}
+
+void lsock_open_reactor(lua_State *L, int core) {
+  int cls = lsock_newclass(L, core, "socket.loop.cancelled", 0);
+  lua_createtable(L, 0, 10);
+  lsock_register(L, core, functions);
+  lsock_pushclass(L, core, cls);
+  lua_setfield(L, -2, "cancelled");
+  lua_pushinteger(L, cls);
+  set_closure(L, core, "cancel", mod_cancel);
+  lua_createtable(L, 0, 10);
+  lsock_register(L, core, methods);
+  lua_createtable(L, 0, 1);
+  lsock_register(L, core, alarm_methods);
+  close_meta(L, core, "timer", NULL);
+  set_closure(L, core, "after", r_after); /* a method of reactors */
+  close_meta(L, core, "reactor", meta);
+  set_closure(L, core, "new", mod_new);
+}
+
+int luaopen_socket_reactor(lua_State *L) {
+  return lsock_submodule(L, "reactor");
+}
