@@ -41,8 +41,47 @@ lsock_Sock *lsock_newsock(lua_State *L, lsock_Core *core) {
   return lsock_newsockuv(L, core, 0);
 }
 
-void lsock_open(lsock_Sock *s, lsock_fd fd, int family, int type, int proto) {
+/* The set is bits, one a descriptor. Without memory for a higher one that is not in it. */
+static int in_set(lua_State *L, lsock_Core *core, lsock_fd fd) {
+  size_t byte = (size_t)fd / 8, size = core->held_size ? core->held_size : 128;
+  void *ud;
+  lua_Alloc f;
+  unsigned char *held;
+  if (fd < 0) return 0;
+  if (byte < core->held_size) return 1;
+  while (size <= byte) size *= 2;
+  f = lua_getallocf(L, &ud);
+  held = f(ud, core->held, core->held_size, size);
+  if (!held) return 0;
+  memset(held + core->held_size, 0, size - core->held_size);
+  core->held = held;
+  core->held_size = size;
+  return 1;
+}
+
+void lsock_hold(lua_State *L, lsock_fd fd) {
+  lsock_Core *core = lsock_core(L);
+  if (in_set(L, core, fd)) core->held[fd / 8] |= (unsigned char)(1 << fd % 8);
+}
+
+static void release(lsock_Core *core, lsock_fd fd) {
+  if (fd >= 0 && (size_t)fd / 8 < core->held_size) core->held[fd / 8] &= (unsigned char)~(1 << fd % 8);
+}
+
+void lsock_closeheld(lua_State *L, lsock_Core *core) {
+  size_t fd;
+  void *ud;
+  lua_Alloc f = lua_getallocf(L, &ud);
+  for (fd = 0; fd < core->held_size * 8; fd++)
+    if (core->held[fd / 8] & 1 << fd % 8) lsock_plat_close((lsock_fd)fd);
+  if (core->held) f(ud, core->held, core->held_size, 0);
+  core->held = NULL;
+  core->held_size = 0;
+}
+
+void lsock_open(lua_State *L, lsock_Sock *s, lsock_fd fd, int family, int type, int proto) {
   s->fd = fd;
+  lsock_hold(L, fd);
   s->family = family;
   s->type = type;
   s->proto = proto;
@@ -70,6 +109,7 @@ static lsock_fd take(lua_State *L, lsock_Sock *s, int stays_open) {
   if (s->watch) lsock_reactor_leave(lsock_core(L), s, stays_open || s->shared);
   if (s->counted) lsock_core(L)->sockets--;
   s->counted = 0;
+  release(lsock_core(L), fd);
   s->fd = LSOCK_NOFD;
   s->nonblocking = 0;
   s->kernel[LSOCK_RD] = s->kernel[LSOCK_WR] = 0;
@@ -108,6 +148,7 @@ void lsock_takefd(lua_State *L, int arg, lsock_Sock *s, lsock_fd *fd) {
   *fd = take(L, s, 1);
   if (lsock_wake(L, arg, s) != LUA_OK) { /* nobody would learn the descriptor */
     s->fd = *fd;
+    lsock_hold(L, s->fd);
     *fd = LSOCK_NOFD;
     if (counted) lsock_count(lsock_core(L), s);
     lsock_settimeout(s, timeout);
@@ -203,7 +244,7 @@ static int mod_socket(lua_State *L) {
     if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_socket(family, type, proto);
     if (fd == LSOCK_NOFD) return failed(L, "socket");
   }
-  lsock_open(s, fd, family, type, proto);
+  lsock_open(L, s, fd, family, type, proto);
   lsock_count(core, s);
   return 1;
 }
@@ -221,8 +262,8 @@ static int mod_socketpair(lua_State *L) {
   if (lsock_plat_socketpair(family, type, proto, fds) < 0 &&
       (!lsock_reclaim(L) || lsock_plat_socketpair(family, type, proto, fds) < 0))
     return failed(L, "socketpair");
-  lsock_open(a, fds[0], family, type, proto);
-  lsock_open(b, fds[1], family, type, proto);
+  lsock_open(L, a, fds[0], family, type, proto);
+  lsock_open(L, b, fds[1], family, type, proto);
   lsock_count(core, a);
   lsock_count(core, b);
   return 2;
@@ -254,7 +295,7 @@ static int mod_fromfd(lua_State *L) {
   if (fd == LSOCK_NOFD) return failed(L, "fromfd");
   s->shared = 1;
   if (nonblocking) s->timeout = 0;
-  lsock_open(s, fd, family, type, proto);
+  lsock_open(L, s, fd, family, type, proto);
   lsock_count(core, s);
   return 1;
 }
@@ -297,7 +338,7 @@ static int sock_dup(lua_State *L) {
   s->shared = n->shared = 1;
   n->timeout = s->timeout;
   n->nonblocking = s->nonblocking;
-  lsock_open(n, fd, s->family, s->type, s->proto);
+  lsock_open(L, n, fd, s->family, s->type, s->proto);
   lsock_count(core, n);
   return 1;
 }
@@ -334,7 +375,7 @@ static int step_accept(lua_State *L, lsock_Op *op) {
 #if defined(LSOCK_ACCEPT_INHERITS)
   n->nonblocking = s->nonblocking;
 #endif
-  lsock_open(n, fd, s->family, s->type, s->proto);
+  lsock_open(L, n, fd, s->family, s->type, s->proto);
   lsock_count(op->core, n);
   return give_accepted(L, op);
 }

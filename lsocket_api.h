@@ -12,13 +12,14 @@
 #define LSOCK_CAPSULE "lsocket.core"
 
 /* Grows with every change of this structure or of those in lsocket_int.h that libraries use. */
-#define LSOCK_API_VERSION 2
+#define LSOCK_API_VERSION 3
 
 typedef struct lsock_Api {
   unsigned version;
   unsigned size_api, size_core, size_sock, size_op; /* a second look at the same */
   lsock_Sock *(*newsockuv)(lua_State *, lsock_Core *, int);
-  void (*open)(lsock_Sock *, lsock_fd, int, int, int);
+  void (*open)(lua_State *, lsock_Sock *, lsock_fd, int, int, int);
+  void (*hold)(lua_State *, lsock_fd);
   void (*nosock)(lua_State *, int);
   int (*closesock)(lua_State *, int, lsock_Sock *);
   void (*takefd)(lua_State *, int, lsock_Sock *, lsock_fd *);
@@ -45,6 +46,7 @@ typedef struct lsock_Api {
 
 #if defined(LSOCKET_BESIDE)
 #define LSOCK_API(L) (lsock_core(L)->api)
+#define lsock_hold(L, fd) (LSOCK_API(L)->hold((L), (fd)))
 #define lsock_newsockuv(L, core, uv) (LSOCK_API(L)->newsockuv((L), (core), (uv)))
 #define lsock_closesock(L, arg, s) (LSOCK_API(L)->closesock((L), (arg), (s)))
 #define lsock_takefd(L, arg, s, fd) (LSOCK_API(L)->takefd((L), (arg), (s), (fd)))
@@ -71,10 +73,10 @@ typedef struct lsock_Api {
 #define LSOCK_API_INIT                                                                                                 \
   {                                                                                                                    \
     LSOCK_API_VERSION, sizeof(lsock_Api), sizeof(lsock_Core), sizeof(lsock_Sock), sizeof(lsock_Op), lsock_newsockuv,   \
-        lsock_open, lsock_nosock, lsock_closesock, lsock_takefd, lsock_register, lsock_newclass, lsock_pushclass,      \
-        lsock_pusherror, lsock_fail, lsock_failno, lsock_pushextra, lsock_drive, lsock_go_on, lsock_settimeout,        \
-        lsock_checktimeout, lsock_checkbytes, lsock_checkbuffer, lsock_checksize, lsock_room, lsock_checkname,         \
-        lsock_checkkeys, lsock_count, lsock_admit_other                                                                \
+        lsock_open, lsock_hold, lsock_nosock, lsock_closesock, lsock_takefd, lsock_register, lsock_newclass,           \
+        lsock_pushclass, lsock_pusherror, lsock_fail, lsock_failno, lsock_pushextra, lsock_drive, lsock_go_on,         \
+        lsock_settimeout, lsock_checktimeout, lsock_checkbytes, lsock_checkbuffer, lsock_checksize, lsock_room,        \
+        lsock_checkname, lsock_checkkeys, lsock_count, lsock_admit_other                                               \
   }
 #endif
 

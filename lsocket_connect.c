@@ -263,7 +263,7 @@ static int new_attempt(lua_State *L, lsock_Op *op, const Race *r, int i) {
   if (fd == LSOCK_NOFD) return errno;
   s->timeout = op->timeout;
   s->internal = 1; /* until it has won */
-  lsock_open(s, fd, ai->ai_family, SOCK_STREAM, 0);
+  lsock_open(L, s, fd, ai->ai_family, SOCK_STREAM, 0);
   lsock_count(op->core, s);
   return bind_source(L, op->core, fd, ai->ai_family);
 }
@@ -367,7 +367,7 @@ static void open_group(lua_State *L, lsock_Op *op, Race *r) {
   g->timeout = -1;
   g->internal = 1;
   g->shared = 1;
-  lsock_open(g, fd, AF_UNSPEC, 0, 0);
+  lsock_open(L, g, fd, AF_UNSPEC, 0, 0);
   r->group = lua_gettop(L);
   lua_toclose(L, r->group);
 }
@@ -570,7 +570,7 @@ static int mod_create_server(lua_State *L) {
   fd = lsock_plat_socket(family, SOCK_STREAM, 0);
   if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_socket(family, SOCK_STREAM, 0);
   if (fd == LSOCK_NOFD) return lsock_failno(L, errno, "create_server");
-  lsock_open(s, fd, family, SOCK_STREAM, 0);
+  lsock_open(L, s, fd, family, SOCK_STREAM, 0);
   lsock_count(op.core, s);
   err = set_server_options(fd, family, reuse_port, dualstack);
   if (err) {

@@ -51,7 +51,7 @@ static int do_push(lua_State *L) {
   }
   s->shared = 1; /* the host may keep a copy */
   s->timeout = -1;
-  lsock_open(s, p->fd, p->family, p->type, p->proto);
+  lsock_open(L, s, p->fd, p->family, p->type, p->proto);
   lsock_settimeout(s, p->timeout);
   return 1;
 }

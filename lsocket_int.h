@@ -47,6 +47,8 @@ typedef struct lsock_Core {
   int untaken;                    /* received descriptors that nobody took (lsocket_msg.c) ... */
   int untaken_max;                /* ... and how many call for a garbage collection */
   int ended;                      /* the state is being closed */
+  unsigned char *held;            /* the descriptors of all sockets, see lsock_hold */
+  size_t held_size;
 } lsock_Core;
 
 /* A wait hook is set; a reactor's tasks are running; nothing may block the thread. */
@@ -145,7 +147,14 @@ lsock_Sock *lsock_newsock(lua_State *L, lsock_Core *core);
 lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, int uservalues);
 
 /* Gives it a descriptor; an O_NONBLOCK already in force is not looked for. */
-void lsock_open(lsock_Sock *s, lsock_fd fd, int family, int type, int proto);
+void lsock_open(lua_State *L, lsock_Sock *s, lsock_fd fd, int family, int type, int proto);
+
+/*
+** Lua gives up an object whose __gc it has no memory to call. So the descriptors that sockets hold are known here too;
+** lsock_closeheld closes what is left when the state ends.
+*/
+void lsock_hold(lua_State *L, lsock_fd fd);
+void lsock_closeheld(lua_State *L, lsock_Core *core);
 
 /* Counts an open socket against the host's limit, until it is closed or its descriptor taken. */
 void lsock_count(lsock_Core *core, lsock_Sock *s);

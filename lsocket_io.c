@@ -216,7 +216,7 @@ static int sock_recvfrom(lua_State *L) {
 }
 
 /* s:recvfrom_into(buffer [, nbytes [, flags]]) -> count, address */
-static int sock_recvfrom_into(lua_State *L) {
+LSOCK_RARE static int sock_recvfrom_into(lua_State *L) {
   lsock_Op op;
   begin(L, &op, "recvfrom_into", step_recvfrom, LSOCK_RD);
   into_args(L, &op, 2);
@@ -253,7 +253,7 @@ static int step_sendall(lua_State *L, lsock_Op *op) {
 }
 
 /* e.sent */
-static int note_sent(lua_State *L, lsock_Op *op) {
+LSOCK_RARE static int note_sent(lua_State *L, lsock_Op *op) {
   lsock_pushextra(L, op);
   lua_pushinteger(L, (lua_Integer)op->done);
   lua_setfield(L, -2, "sent");

@@ -229,6 +229,7 @@ static int core_gc(lua_State *L) {
   lsock_Pool *p = core ? core->pool : NULL;
   if (!core) return 0;
   core->ended = 1;
+  lsock_closeheld(L, core);
   lsock_freescratch(L, core);
   core->pool = NULL;
   if (p) {
@@ -312,7 +313,7 @@ static int start(lua_State *L, lsock_Op *op) {
     op->err = errno;
     return LSOCK_FAIL;
   }
-  lsock_open(s, fds[0], AF_UNIX, SOCK_STREAM, 0);
+  lsock_open(L, s, fds[0], AF_UNIX, SOCK_STREAM, 0);
   lsock_count(op->core, s);
   s->internal = 1;
   lua_toclose(L, -1);

@@ -571,7 +571,7 @@ static int gather(lua_State *L, lsock_Op *op) {
   if (lsock_full(L, op->core, 1)) return lsock_stepfull(op);
   fd = lsock_plat_poller();
   if (fd == LSOCK_NOFD) return lsock_again(op, LSOCK_READ);
-  lsock_open(s, fd, AF_UNSPEC, 0, 0);
+  lsock_open(L, s, fd, AF_UNSPEC, 0, 0);
   lsock_count(op->core, s);
   s->internal = 1;
   op->w = s;
@@ -699,7 +699,7 @@ int lsock_mod_wait(lua_State *L) {
     if (fd == LSOCK_NOFD) return lsock_failno(L, errno, "wait");
     s->shared = 1;
     if (!core->policy || lsock_describe(fd, &family, &type, &proto) < 0) family = type = proto = 0;
-    lsock_open(s, fd, family, type, proto);
+    lsock_open(L, s, fd, family, type, proto);
     lsock_count(core, s);
     lua_replace(L, 1);
     lua_settop(L, 1);
@@ -736,7 +736,7 @@ static int new_selector(lua_State *L, int poller) {
     if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_poller();
     if (fd == LSOCK_NOFD) return lsock_failno(L, errno, "selector");
     s->internal = 1;
-    lsock_open(s, fd, AF_UNSPEC, 0, 0);
+    lsock_open(L, s, fd, AF_UNSPEC, 0, 0);
     lsock_count(core, s);
     sel->s = s;
     lua_setiuservalue(L, at, UV_SOCK);

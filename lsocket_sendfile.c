@@ -151,7 +151,7 @@ static int open_path(lua_State *L, lsock_Core *core, Source *f) {
   f->file = lsock_plat_openfile(path);
   if (f->file < 0 && lsock_reclaim(L)) f->file = lsock_plat_openfile(path);
   if (f->file < 0) return errno;
-  lsock_open(holder, f->file, AF_UNSPEC, 0, 0);
+  lsock_open(L, holder, f->file, AF_UNSPEC, 0, 0);
   lua_toclose(L, -1);
   return 0;
 }

@@ -457,6 +457,7 @@ static void take_over(lua_State *L, lsock_Sock *s, int from, lsock_Sock *plain) 
   t->fd = plain->fd;
   if (plain->counted) lsock_count(lsock_core(L), s);
   lsock_takefd(L, from, plain, &s->fd);
+  lsock_hold(L, s->fd);
 }
 
 /* The listener's context and settings serve for the new connection. */
@@ -727,6 +728,7 @@ static int step_unwrap(lua_State *L, lsock_Op *op) {
   plain->nonblocking = s->nonblocking;
   if (s->counted) lsock_count(op->core, plain);
   lsock_takefd(L, 1, s, &plain->fd);
+  lsock_hold(L, plain->fd);
   return 1;
 }
 

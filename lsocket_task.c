@@ -351,7 +351,7 @@ static int mod_new(lua_State *L) {
   fd = lsock_plat_poller();
   if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_poller();
   if (fd == LSOCK_NOFD) return lsock_failno(L, errno, "loop");
-  lsock_open(r->s, fd, AF_UNSPEC, 0, 0);
+  lsock_open(L, r->s, fd, AF_UNSPEC, 0, 0);
   lsock_count(core, r->s);
   r->s->internal = 1;
   while (id <= UCHAR_MAX && lsock_reactor_find(core, id)) id++; /* now, as finalizers have run that may make loops */

@@ -35,7 +35,7 @@ int lsock_further(lsock_Op *op, int want) {
   return LSOCK_INTR;
 }
 
-void lsock_pushextra(lua_State *L, lsock_Op *op) {
+LSOCK_RARE void lsock_pushextra(lua_State *L, lsock_Op *op) {
   luaL_checkstack(L, 4, "error");
   if (op->extra)
     lua_pushvalue(L, op->extra);
@@ -45,7 +45,7 @@ void lsock_pushextra(lua_State *L, lsock_Op *op) {
   }
 }
 
-int lsock_untransported(lsock_Op *op) {
+LSOCK_RARE int lsock_untransported(lsock_Op *op) {
   op->err = EOPNOTSUPP;
   op->msg = "not possible over TLS";
   return LSOCK_FAIL;
@@ -78,7 +78,7 @@ LSOCK_RARE void lsock_turn(lua_State *L) {
 
 /* ---------------------------------------------------------------- timeouts */
 
-int64_t lsock_checktimeout(lua_State *L, int arg) {
+LSOCK_RARE int64_t lsock_checktimeout(lua_State *L, int arg) {
   lua_Number t;
   int64_t ns;
   if (lua_isnoneornil(L, arg)) return -1;
@@ -89,14 +89,14 @@ int64_t lsock_checktimeout(lua_State *L, int arg) {
   return ns == 0 && t > 0 ? 1 : ns;
 }
 
-void lsock_pushtimeout(lua_State *L, int64_t ns) {
+LSOCK_RARE void lsock_pushtimeout(lua_State *L, int64_t ns) {
   if (ns < 0)
     lua_pushnil(L);
   else
     lua_pushnumber(L, (lua_Number)((double)ns / LSOCK_NS));
 }
 
-void lsock_mode(lsock_Sock *s, int nonblocking) {
+LSOCK_RARE void lsock_mode(lsock_Sock *s, int nonblocking) {
   if ((s->nonblocking != nonblocking || s->shared) && lsock_plat_set_nonblocking(s->fd, nonblocking) == 0)
     s->nonblocking = (unsigned char)nonblocking;
 }
@@ -180,7 +180,7 @@ static int poll_wait(lua_State *L, lsock_Op *op) {
 }
 
 /* The hook's answer is on top: true ready, false time is up, nil not mine. */
-static int answered(lua_State *L, lsock_Op *op) {
+LSOCK_RARE static int answered(lua_State *L, lsock_Op *op) {
   int nothing_said = lua_isnoneornil(L, -1);
   int ready = lua_toboolean(L, -1);
   int64_t left = ready ? 0 : remaining(op);
@@ -195,7 +195,7 @@ static int answered(lua_State *L, lsock_Op *op) {
 
 static int drive(lua_State *L, lsock_Op *op, int code);
 
-static int resumed(lua_State *L, int status, lua_KContext ctx) {
+LSOCK_RARE static int resumed(lua_State *L, int status, lua_KContext ctx) {
   lsock_Op *op = (lsock_Op *)ctx;
   (void)status;
   return drive(L, op, answered(L, op));
@@ -204,7 +204,7 @@ static int resumed(lua_State *L, int status, lua_KContext ctx) {
 #define OP_SEAL(core, op) (((uintptr_t)(op) ^ (core)->secret) + 5)
 
 /* Moves an operation into a to-be-closed userdata, so that it survives a yield and its end is noticed. */
-static lsock_Op *keep(lua_State *L, lsock_Op *op) {
+LSOCK_RARE static lsock_Op *keep(lua_State *L, lsock_Op *op) {
   lsock_Op *k = lua_newuserdatauv(L, sizeof *k, 1);
   *k = *op;
   k->seal = OP_SEAL(op->core, k);
@@ -216,7 +216,7 @@ static lsock_Op *keep(lua_State *L, lsock_Op *op) {
 }
 
 /* __close and __gc of kept operations: whatever ended the wait, the direction is free again */
-static int kept_end(lua_State *L) {
+LSOCK_RARE static int kept_end(lua_State *L) {
   lsock_Op *op = lua_touserdata(L, 1);
   if (op && lua_rawlen(L, 1) == sizeof *op && op->seal == OP_SEAL(lsock_core(L), op) && op->mark) {
     lua_getiuservalue(L, 1, 1);
@@ -271,7 +271,7 @@ static int reactor_wait(lua_State *L, lsock_Op *op) {
   return reactor_answered(L, op, answer);
 }
 
-static int hook_wait(lua_State *L, lsock_Op **opp) {
+LSOCK_RARE static int hook_wait(lua_State *L, lsock_Op **opp) {
   lsock_Op *op = *opp;
   unsigned char bit = op->want == LSOCK_READ ? 1 : 2;
   if (op->core->active) return reactor_wait(L, op);
@@ -301,7 +301,7 @@ static int hook_wait(lua_State *L, lsock_Op **opp) {
 
 /* ---------------------------------------------------------------- the driver */
 
-static int fail(lua_State *L, lsock_Op *op) {
+LSOCK_RARE static int fail(lua_State *L, lsock_Op *op) {
   lsock_Fail f;
   f.cls = op->cls;
   f.err = op->err;
@@ -312,7 +312,7 @@ static int fail(lua_State *L, lsock_Op *op) {
   return lsock_fail(L, &f);
 }
 
-static int failed(lua_State *L, lsock_Op *op, int cls, int err, const char *msg) {
+LSOCK_RARE static int failed(lua_State *L, lsock_Op *op, int cls, int err, const char *msg) {
   op->cls = cls;
   op->err = err;
   op->msg = msg;
@@ -429,7 +429,7 @@ LSOCK_RARE int lsock_pause(lua_State *L, lsock_Op *op, int64_t ns) {
     if (lsock_full(L, op->core, 1)) return lsock_stepfull(op);
     fd = lsock_plat_socket(AF_UNIX, SOCK_DGRAM, 0);
     if (fd == LSOCK_NOFD) return lsock_again(op, LSOCK_READ);
-    lsock_open(s, fd, AF_UNIX, SOCK_DGRAM, 0);
+    lsock_open(L, s, fd, AF_UNIX, SOCK_DGRAM, 0);
     lsock_count(op->core, s);
     s->internal = 1;
     op->w = s;
@@ -499,7 +499,7 @@ static const lsock_Reg wait_functions[] = {{"getdefaulttimeout", mod_getdefaultt
 
 static const lsock_Reg op_meta[] = {{"__close", kept_end}, {"__gc", kept_end}, {NULL, NULL}};
 
-void lsock_open_wait(lua_State *L, int core) {
+LSOCK_RARE void lsock_open_wait(lua_State *L, int core) {
   lsock_register(L, core, wait_functions);
   lua_createtable(L, 0, 3);
   lua_pushboolean(L, 0);

@@ -5,7 +5,11 @@
 ** a memory error and then succeed in the same state with memory enough; after lua_close no memory and no descriptor may
 ** be left.
 **
-**   allocfail [-p] script.lua [every]     tries every n-th allocation, by default all; -p: under a policy and limits
+** First of all: Lua gives up a socket whose __gc it has no memory to call, and the end of the state closes it.
+**
+**   allocfail [-p] script.lua [every [first last]]
+**
+** tries every n-th allocation, by default all, of those from `first` to `last`; -p: under a policy and limits
 */
 #define _POSIX_C_SOURCE 200809L
 
@@ -166,9 +170,42 @@ static int run(char *path, long from, long to, int fds) {
   return ended;
 }
 
+/* Collects a socket while there is no memory, and no room on the stack for a call. */
+static int give_up(lua_State *L) {
+  int fds = descriptors();
+  luaL_requiref(L, "socket", luaopen_socket, 0);
+  if (luaL_dostring(L, "require 'socket'.socket()")) return lua_error(L);
+  first = count + 1;
+  last = LONG_MAX;
+  while (lua_checkstack(L, 1)) lua_pushnil(L);
+  lua_gc(L, LUA_GCCOLLECT);
+  last = 0;
+  lua_settop(L, 0);
+  lua_gc(L, LUA_GCCOLLECT);
+  lua_pushboolean(L, descriptors() == fds + 1);
+  return 1;
+}
+
+static void finalizer(int fds) {
+  lua_State *L = lua_newstate(allocate, NULL);
+  last = 0;
+  bytes = 0;
+  if (!L) exit(2);
+  luaL_openlibs(L);
+  lua_pushcfunction(L, give_up);
+  if (lua_pcall(L, 0, 1, 0) != LUA_OK || !lua_toboolean(L, -1)) {
+    fprintf(stderr, "no finalizer failed: %s\n", luaL_tolstring(L, -1, NULL));
+    exit(1);
+  }
+  lua_close(L);
+  if (descriptors() == fds) return;
+  fprintf(stderr, "a finalizer without memory: %d descriptors left\n", descriptors() - fds);
+  exit(1);
+}
+
 int main(int argc, char **argv) {
   static const char *const names[] = {"failing until a collection", "failing", "failing from there on"};
-  long every, n, total;
+  long every, n, from, to, total;
   int fds, way, ok;
   if (argc > 1 && strcmp(argv[1], "-p") == 0) {
     guarded = 1;
@@ -176,17 +213,20 @@ int main(int argc, char **argv) {
     argv++;
   }
   every = argc > 2 ? strtol(argv[2], NULL, 10) : 1;
-  if (argc < 2 || every < 1) {
-    fprintf(stderr, "usage: %s [-p] script.lua [every]\n", argv[0]);
+  from = argc > 4 ? strtol(argv[3], NULL, 10) : 1;
+  to = argc > 4 ? strtol(argv[4], NULL, 10) : LONG_MAX;
+  if (argc < 2 || every < 1 || from < 1) {
+    fprintf(stderr, "usage: %s [-p] script.lua [every [first last]]\n", argv[0]);
     return 2;
   }
   tested = pthread_self();
   ok = run(argv[1], LONG_MAX, 0, 0);
   total = count + count / 20; /* the collector is not quite regular */
   fds = descriptors();
+  finalizer(fds);
   for (way = 0; ok && way < 3; way++) {
-    for (n = 1; n <= total; n += every) run(argv[1], n, way == 0 ? n : way == 1 ? n + 1 : LONG_MAX, fds);
-    printf("%ld allocations, %s\n", n / every, names[way]);
+    for (n = from; n <= total && n <= to; n += every) run(argv[1], n, way == 0 ? n : way == 1 ? n + 1 : LONG_MAX, fds);
+    printf("%ld allocations, %s\n", (n - from) / every, names[way]);
   }
   return !ok;
 }
