@@ -212,11 +212,12 @@ function BaseServer:serve_forever(poll_interval)
   local sleeper <close> = wake
   function run.stop() waker:try_send("x", socket.MSG_DONTWAIT) end
   local sel <close> = require "socket.selectors".DefaultSelector()
-  sel:register(self, READ)
+  local source = self.socket or self -- only a socket is nobody's plain descriptor
+  sel:register(source, READ)
   sel:register(sleeper, READ)
   while not self.stopping and self:fileno() >= 0 do
     for key in sel:select(poll_interval or 0.5) do
-      if key.fileobj == self and not self.stopping and self:fileno() >= 0 then take(self) end
+      if key.fileobj == source and not self.stopping and self:fileno() >= 0 then take(self) end
     end
     if not self.stopping then self:service_actions() end
   end
@@ -226,7 +227,7 @@ end
 -- One request, if one comes within `timeout` seconds; else handle_timeout. Was there one?
 function BaseServer:handle_request()
   local sel <close> = require "socket.selectors".DefaultSelector()
-  sel:register(self, READ)
+  sel:register(self.socket or self, READ)
   local came = false
   for _ in sel:select(self.timeout) do came = true end
   if came then return (take(self)) end
@@ -321,10 +322,12 @@ function TCPServer:shutdown_request(request)
   self:close_request(request)
 end
 
--- Also if files of it are still open, which otherwise would keep it so until they are collected as garbage.
+-- Also if files of it are still open, which otherwise would keep it so until they are collected as garbage; but for
+-- scripts that may not have plain descriptors. With these arguments the first call needs no less of the stack than the
+-- second, which so cannot fail for lack of memory while nobody else has the descriptor.
 function TCPServer.close_request(_, request)
-  local fd = request:try_detach()
-  if fd then socket.close(fd) end
+  local fd = request:try_detach(nil, nil)
+  if fd then socket.close(fd) else request:try_close() end
 end
 
 local UDPServer = TCPServer:extend {

@@ -189,6 +189,23 @@ describe("a host program", function()
     ]])
   end)
 
+  it("has servers close what they were asked, also where nobody may have plain descriptors", function()
+    host.holds("-l 0:0:4", [[
+      local server = require "socket.server"
+      for _, class in ipairs {server.TCPServer, server.TaskTCPServer} do
+        local taken
+        local s <close> = class({"127.0.0.1", 0}, function(request)
+          assert(not request:try_detach())
+          taken = request
+        end, {timeout = 5})
+        local c <close> = socket.create_connection(s.server_address, 5)
+        assert(s:handle_request() and c:recv(1) == nil)
+        assert(taken:fileno() == -1)
+      end
+      print "ok"
+    ]])
+  end)
+
   it("limits what is received at once, and what buffers and files hold", function()
     host.holds("-l 0:1000:0", [[
       local a, b = socket.socketpair()
