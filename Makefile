@@ -241,6 +241,7 @@ asan-lua: # a Lua that runs with the sanitizers' library in it
 
 sanitize: asan-lua ## run the specs once under AddressSanitizer and UBSan
 	@ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	LSAN_OPTIONS='suppressions=$(CURDIR)/spec/host/lsan.txt:print_suppressions=0' \
 	LSOCKET_SANITIZED=1 $(call variant,asan) SPEC_LUA='$(CURDIR)/build/asan/lua' specs
 
 # As root: each seed runs in a network namespace of its own. See spec/host/fuzz.lua.
