@@ -85,6 +85,7 @@ step format   "clang-format"                        clang-format --dry-run -Werr
 step luacheck "luacheck"                            luacheck --no-color -q .
 [ ! -e tools/genconst.lua ] ||
 step const    "the constant table is up to date"    "$LUA" tools/genconst.lua --check
+step merged   "nothing half merged"                 sh -c '! grep -nE "^(<{7}|>{7})( |$)" *.md docs/*.md docs/reference/*.md *.[ch] socket/*.lua spec/*.lua'
 [ ! -e tools/check_docs.lua ] ||
 step docs     "the documents agree with the code"   "$LUA" tools/check_docs.lua
 step hosts    "builds for hosts: pkg-config, CMake, C++" sh tools/check_hosts.sh
