@@ -56,13 +56,15 @@ NO_UNWIND = $(if $(filter yes,$(UNWIND)),,-fno-asynchronous-unwind-tables)
 ifeq ($(origin CFLAGS),undefined)
 CFLAGS = -O2
 FAST = -O2 -fno-plt
-SPEED = $(if $(filter lsocket_ssl% lsocket_x509,$(*F)),-O2,$(if $(filter $(HOT),$(*F)),$(FAST),-Os))
+SPEED = $(if $(filter lsocket_ssl% lsocket_x509,$(*F)),-O2,$(if $(filter $(HOT),$(*F)),$(FAST),$(SMALL)))
 $(BUILD)/%.o: CFLAGS = $(SPEED) $(if $(filter lsocket_ssl% lsocket_x509,$(*F)),,$(NO_UNWIND))
 $(BUILD)/host/%.o: CFLAGS = $(SPEED)
-# Relocations in a short form, where the linker has it and the C library, of which this needs one as new (ld(1)).
-RELR := $(shell printf '\043include <limits.h>\n__GLIBC__ __GLIBC_MINOR__\n' | $(CC) -E -P -x c - 2>/dev/null | \
-	awk '$$1 == 2 && $$2 >= 36 { print 1 }')
-ifeq ($(RELR),1)
+# What the compiler and the C library are. Relocations in a short form want a new one of these (ld(1)), and gcc -Os saves
+# registers around calls that are smaller saved once (700 bytes).
+KIND := $(shell printf '\043include <limits.h>\n__GLIBC__ __GLIBC_MINOR__ __GNUC__ __clang__\n' | $(CC) -E -P -x c - 2>/dev/null | \
+	awk 'END { if ($$1 == 2 && $$2 >= 36) print "relr"; if ($$3 + 0 && $$4 == "__clang__") print "gcc" }')
+SMALL = -Os $(if $(filter gcc,$(KIND)),-fno-caller-saves)
+ifneq ($(filter relr,$(KIND)),)
 RELR := $(shell $(CC) -Wl,--help 2>/dev/null | sed -n 's/.*-z \(pack-relative-relocs\).*/-Wl,-z,\1/p;T;q')
 endif
 endif

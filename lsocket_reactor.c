@@ -264,7 +264,10 @@ int lsock_reactor_wait(lua_State *L, lsock_Op *op, int64_t ns) {
   if (t->thrown) lsock_task_raise(L, t);
   if (pass(t, op)) return LSOCK_R_YIELD;
   if (ns == 0) return LSOCK_R_EXPIRED;
-  if (ns > 0) lsock_task_timer(L, t->r, &t->timer, ns); /* first, as there may be no memory for it */
+  if (ns > 0)
+    lsock_task_timer(L, t->r, &t->timer, ns); /* first, as there may be no memory for it */
+  else
+    lsock_timer_clear(&t->r->timers, &t->timer); /* that of a wait for which there was no memory */
   answer = op->w ? wait_for(L, t, op) : LSOCK_R_YIELD;
   if (answer == LSOCK_R_YIELD)
     t->state = WAITING;

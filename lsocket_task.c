@@ -9,11 +9,17 @@
 /* ---------------------------------------------------------------- tasks */
 
 /* There is something new for the reactor at index 1, whose round may wait: in another loop's task, or in the wait hook. */
-static void nudge(lua_State *L, Reactor *r) {
-  if (r->turning || !r->s || !(r->s->watch || r->s->waiting)) return;
+static int try_nudge(lua_State *L, Reactor *r) {
+  int status;
+  if (r->turning || !r->s || !(r->s->watch || r->s->waiting)) return LUA_OK;
   lua_getiuservalue(L, 1, UV_SOCK);
-  if (lsock_wake(L, -1, r->s) != LUA_OK) lua_error(L);
-  lua_pop(L, 1);
+  status = lsock_wake(L, -1, r->s);
+  if (status == LUA_OK) lua_pop(L, 1);
+  return status;
+}
+
+static void nudge(lua_State *L, Reactor *r) {
+  if (try_nudge(L, r) != LUA_OK) lua_error(L);
 }
 
 /* The task of the coroutine at `arg`; NULL if it is none of this reactor's, or has ended. */
@@ -39,6 +45,12 @@ static int task_main(lua_State *L) {
   luaL_checkany(L, 1); /* a script may have resumed away what it was to call */
   lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, task_done);
   return task_done(L, LUA_OK, 0);
+}
+
+/* A task that never began leaves the queue when its turn comes. */
+static void give_up(Reactor *r, Task *t) {
+  r->tasks--;
+  t->state = ENDED;
 }
 
 /* r:add(co, ...): the coroutine, new and with its function, begins in the next round, with these arguments */
@@ -72,8 +84,9 @@ static int r_add(lua_State *L) {
   r->tasks++;
   lsock_task_enqueue(t);
   t->state = FRESH;
-  nudge(L, r);
-  return 0;
+  if (try_nudge(L, r) == LUA_OK) return 0;
+  if (t->state == FRESH) give_up(r, t);
+  return lua_error(L);
 }
 
 static int parked(lua_State *L, int status, lua_KContext ctx) {
@@ -116,11 +129,10 @@ static int r_throw(lua_State *L) {
   Reactor *r = lsock_checkopen(L);
   Task *t = find_task(L, 2);
   luaL_checkany(L, 3);
-  if (!t || t->state == ENDED || (t->thrown && lua_toboolean(L, 4))) return 0;
-  if (t->state == FRESH) { /* it leaves the queue when its turn comes */
-    r->tasks--;
-    t->state = ENDED;
+  if (!t || (t->thrown && lua_toboolean(L, 4))) return 0;
+  if (t->state == FRESH || t->state == ENDED) {
     lua_pushliteral(L, "fresh");
+    if (t->state == FRESH) give_up(r, t);
     return 1;
   }
   lsock_pushpart(L, 1, UV_THROWN);

@@ -68,15 +68,21 @@ local NOT_HERE = "only a task can wait for this"
 
 -- A list of coroutines that have parked for the same thing. A note stands in it from the moment its task
 -- waits; whoever takes the note out wakes the task, and no note is taken for a task that gave up.
+local function new_list() return {first = 1, last = 0} end
+
+local function stand_in(list, note, seconds)
+  local at = list.last + 1
+  list[at] = note
+  list.last, note.at = at, at
+  return park(seconds)
+end
+
 local function wait_in(list, seconds, what)
   local co = running()
   if not co then error(("%s: %s"):format(what, NOT_HERE), 0) end
-  local at = (list.last or 0) + 1
-  local note = {co = co, loop = task_of[co].loop, woken = false} -- all fields now: waking needs no memory
-  list.first = list.first or 1
-  list.last = at
-  list[at] = note
-  local ok, woken = pcall(park, seconds)
+  local note = {co = co, loop = task_of[co].loop, woken = false, at = 0} -- all fields now: waking needs no memory
+  local ok, woken = pcall(stand_in, list, note, seconds)
+  local at = note.at
   if not note.woken and list[at] == note then
     list[at] = nil
     if list.last == at then list.last = at - 1 end
@@ -85,24 +91,48 @@ local function wait_in(list, seconds, what)
   return note.woken or woken, nil, note.woken
 end
 
--- The first note out of a list, nil if there is none; those that gave up have left holes.
-local function take_note(list)
-  local first, last = list.first or 1, list.last or 0
-  while first <= last and not list[first] do first = first + 1 end
-  local note = list[first]
-  list[first] = nil
-  if first >= last then first, last = 1, 0 else first = first + 1 end
+-- The first note of a list, at list.first; nil if there is none. Those that gave up have left holes, and tasks
+-- of a closed loop will never go on.
+local function first_note(list)
+  local first, last = list.first, list.last
+  while first <= last and not (list[first] and not list[first].loop.closed) do
+    list[first] = nil
+    first = first + 1
+  end
+  if first > last then first, last = 1, 0 end
   list.first, list.last = first, last
+  return list[first]
+end
+
+-- Waking in two steps. The first may find no memory, and then all is as before, but that a task looks again.
+local function rouse(list)
+  local note = first_note(list)
+  if note then note.loop.reactor:wake(note.co) end
   return note
+end
+
+local function take(list, note)
+  note.woken = true
+  if list[list.first] == note then list[list.first] = nil end
 end
 
 local function wake_one(list)
   local note
-  repeat note = take_note(list) until not (note and note.loop.closed) -- such a one will never go on
+  repeat note = rouse(list) until not (note and note.woken) -- by a finalizer, meanwhile
   if not note then return false end
-  note.woken = true
-  note.loop.reactor:wake(note.co)
+  take(list, note)
   return true
+end
+
+-- The second step, after what the task waits for has happened; it may have looked before.
+local function follow(list, note)
+  if not note then return end
+  if note.woken or list[list.first] ~= note then wake_one(list) else take(list, note) end
+end
+
+-- Passes on that one task may go on, for one that was woken and gave up; not lost where memory is short once.
+local function pass_wakeup(list)
+  if not pcall(wake_one, list) then wake_one(list) end
 end
 
 local function wake_all(list)
@@ -129,6 +159,12 @@ local function handler(e)
   return e
 end
 
+-- An error that no one will be raised for.
+local function lost(l, task)
+  if l.onerror then return l.onerror(task, task.error, task.traceback) end
+  warn("socket.loop: error of a task lost in another: ", tostring(task.error))
+end
+
 -- Where memory is short in here, the reactor calls it once more: what has been done is not done again.
 local function ended(task, ok, ...)
   local l, joiners, group = task.loop, task.joiners, task.group
@@ -145,14 +181,20 @@ local function ended(task, ok, ...)
     l.failures[#l.failures + 1] = task
   end
   task.co, task.joiners, task.cause = nil, nil, nil
+  if group and task.ending == "failed" and group.failed ~= task then lost(l, task) end -- only one error can go on
 end
 
 local function new_task(l, group, f, ...)
   local co = coroutine.create(xpcall)
   local task = setmetatable({loop = l, group = group, co = co}, Task)
   task_of[co] = task -- first, as there may be no memory for it
+  if group then group.members[task] = false end -- likewise
   l.reactor:add(co, f, handler, ...)
   l.count = l.count + 1
+  if group and not task.ending then
+    group.members[task] = true
+    group.count = group.count + 1
+  end
   return task
 end
 
@@ -203,7 +245,7 @@ function Task:join(timeout)
   if me == self then error("a task cannot join itself", 2) end
   if not self.ending then
     if me then
-      self.joiners = self.joiners or {}
+      self.joiners = self.joiners or new_list()
       repeat
         local _, e = wait_in(self.joiners, deadline and math.max(0, deadline - socket.monotonic()))
         if e then error(e, 0) end
@@ -313,12 +355,6 @@ function Loop.wait(_, ...) return reactor.wait(...) end
 function Loop:current()
   local task = current()
   return task and task.loop == self and task or nil
-end
-
--- An error that no one will be raised for.
-local function lost(l, task)
-  if l.onerror then return l.onerror(task, task.error, task.traceback) end
-  warn("socket.loop: error of a task lost in another: ", tostring(task.error))
 end
 
 -- Ends all tasks; their errors stay in l.failures. Returns an error of something else, in a table.
@@ -432,7 +468,7 @@ end
 
 ---------------------------------------------------------------- groups
 
--- Members that have not ended are the keys of `members`.
+-- Members that have not ended are true in `members`.
 local function new_group(options)
   if options ~= nil and type(options) ~= "table" then
     error(("bad argument #1 to 'group' (table expected, got %s)"):format(type(options)), 3)
@@ -446,7 +482,7 @@ local function new_group(options)
     error("bad argument #1 to 'group' (limit must be an integer above 0)", 3)
   end
   return setmetatable({loop = owner.loop, owner = owner, members = {}, count = 0, limit = limit or math.huge,
-                       waiters = {}, room = {}}, Group)
+                       waiters = new_list(), room = new_list()}, Group)
 end
 
 function Group:_ended(task)
@@ -462,8 +498,6 @@ function Group:_ended(task)
       self.loop.reactor:throw(self.owner.co, e, true)
       self.thrown = e
     end
-  elseif task.ending == "failed" then -- only one error can go on
-    lost(self.loop, task)
   end
   wake_one(self.room)
   if self.count == 0 then wake_all(self.waiters) end
@@ -475,23 +509,22 @@ function Group:spawn(f, ...)
   while self.count >= self.limit and not self.failed do
     local woken, e, note_woken = wait_in(self.room, nil, "spawn")
     if e then
-      if note_woken then wake_one(self.room) end
+      if note_woken then pass_wakeup(self.room) end
       error(e, 0)
     end
     assert(woken)
   end
   if self.failed then pass_on(self.failed) end
   if self.over then error("the group has ended", 2) end
-  local task = new_task(self.loop, self, f, ...)
-  self.members[task] = true
-  self.count = self.count + 1
-  return task
+  return new_task(self.loop, self, f, ...)
 end
 
 function Group:cancel()
   expect(self, Group, 1, "cancel")
   local tasks = {}
-  for task in pairs(self.members) do tasks[#tasks + 1] = task end
+  for task, runs in pairs(self.members) do
+    if runs then tasks[#tasks + 1] = task end
+  end
   for _, task in ipairs(tasks) do
     if task ~= current() then task:cancel() end
   end
@@ -545,7 +578,8 @@ function M.queue(limit)
   if limit ~= nil and not (math.type(limit) == "integer" and limit > 0) then
     error("bad argument #1 to 'queue' (limit must be an integer above 0)", 2)
   end
-  return setmetatable({first = 1, last = 0, limit = limit or math.huge, getters = {}, putters = {}}, Queue)
+  return setmetatable({first = 1, last = 0, limit = limit or math.huge, getters = new_list(),
+                       putters = new_list()}, Queue)
 end
 
 function Queue:__len() return self.last - self.first + 1 end
@@ -555,7 +589,7 @@ local function await(self, list, blocked, deadline, op)
   while blocked(self) do
     local _, e, woken = wait_in(list, deadline and math.max(0, deadline - socket.monotonic()), op)
     if e then
-      if woken then wake_one(list) end
+      if woken then pass_wakeup(list) end
       error(e, 0)
     end
     if not woken and deadline and socket.monotonic() >= deadline and blocked(self) then raise_timeout(op) end
@@ -571,9 +605,10 @@ function Queue:put(v, timeout)
   if timeout ~= nil then expect_seconds(timeout, 2, "put") end
   if full(self) then await(self, self.putters, full, deadline_of(timeout), "put") end
   if self.closed then error("the queue is closed", 2) end
-  self.last = self.last + 1
-  self[self.last] = v
-  wake_one(self.getters)
+  local getter, at = rouse(self.getters), self.last + 1
+  self[at] = v
+  self.last = at
+  follow(self.getters, getter)
   return self
 end
 
@@ -582,10 +617,11 @@ function Queue:get(timeout)
   if timeout ~= nil then expect_seconds(timeout, 1, "get") end
   if empty(self) then await(self, self.getters, empty, deadline_of(timeout), "get") end
   if #self == 0 then return nil end
-  local v = self[self.first]
-  self[self.first] = nil
-  self.first = self.first + 1
-  wake_one(self.putters)
+  local putter, first = rouse(self.putters), self.first
+  local v = self[first]
+  self[first] = nil
+  self.first = first + 1
+  follow(self.putters, putter)
   return v
 end
 
@@ -603,7 +639,7 @@ function Queue:close()
   return true
 end
 
-function M.event() return setmetatable({on = false, waiters = {}}, Event) end
+function M.event() return setmetatable({on = false, waiters = new_list()}, Event) end
 
 function Event:set()
   self.on = true
