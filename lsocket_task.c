@@ -99,7 +99,10 @@ static int parked(lua_State *L, int status, lua_KContext ctx) {
 static int mod_park(lua_State *L) {
   Task *t = lsock_task_here(L, lsock_core(L));
   int64_t ns = lsock_checktimeout(L, 1);
-  if (!t || !lua_isyieldable(L)) return luaL_error(L, "only a task can wait for this");
+  if (!t || !lua_isyieldable(L)) { /* without a position: loop.lua compares it */
+    lua_pushliteral(L, "only a task can wait for this");
+    return lua_error(L);
+  }
   if (t->thrown) lsock_task_raise(L, t);
   if (ns == 0) {
     lua_pushboolean(L, 0);
@@ -172,10 +175,15 @@ static int r_state(lua_State *L) {
   return 1;
 }
 
-/* reactor.running() -> the coroutine of the task that is running, and its reactor; nil outside of tasks */
+/* reactor.running() -> the coroutine of the task that is running, and its reactor; outside of tasks nil, and whether there
+** is a wait hook */
 static int mod_running(lua_State *L) {
-  const Reactor *r = lsock_core(L)->active;
-  if (!r || !r->running || !r->running->co) return 0;
+  Reactor *r = lsock_core(L)->active;
+  if (!r || !r->running || !r->running->co) {
+    lua_pushnil(L);
+    lua_pushboolean(L, lsock_core(L)->hook & LSOCK_HOOKED);
+    return 2;
+  }
   lua_pushthread(r->running->co);
   lua_xmove(r->running->co, L, 1);
   lsock_pushactive(L);

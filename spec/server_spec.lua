@@ -4,6 +4,7 @@
 local h = require "spec.helper"
 local certs = require "spec.support.certs"
 local check = require "spec.support.check"
+local loop = require "socket.loop"
 local proc = require "spec.support.proc"
 local server = require "socket.server"
 local socket = require "socket"
@@ -791,6 +792,16 @@ describe("serve_forever", function()
     connect(s)
     s:serve_forever(60)
     assert.same({}, errors)
+  end)
+
+  it("does not let shutdown hold up the thread in a coroutine that nobody schedules", function()
+    local l <close> = loop.new()
+    local s <close> = tcp(Upper)
+    l:spawn(s.serve_forever, s)
+    l:step(0)
+    coroutine.wrap(function() s:shutdown() end)()
+    assert.is_true(s.stopping)
+    assert.is_number(check.eventually(5, function() return not l:step(0.01) end))
   end)
 
   it("leaves no descriptor, also where it ends by an error", function()

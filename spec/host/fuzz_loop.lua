@@ -248,7 +248,10 @@ local acts = {
     end)
     for _ = 1, random(10) do l:step(0.0005) end
   end,
-  server_end = function() get "server":shutdown(0.001) end,
+  server_end = function() -- for ever, where nobody lets the server's loop run
+    local s = get "server"
+    if loop.current() then loop.timeout(0.001, s.shutdown, s, 0.001) else s:shutdown(0.001) end
+  end,
   server_close = function() get "server":server_close() end,
 }
 local names = {}
