@@ -1566,13 +1566,34 @@ describe("a system call that is interrupted", function()
   end)
 end)
 
-describe("one system call", function()
-  it("reads many lines, and one sends many writes", function()
+describe("the buffers", function()
+  it("are small while little is read and written at a time", function()
+    local ends, files = {}, {}
+    for i = 1, 50 do
+      local a, b = keep(socket.socketpair())
+      a:sendall "line\n"
+      ends[i], files[i] = a, b:makefile "rw"
+    end
+    collectgarbage()
+    local before = collectgarbage "count"
+    for i, f in ipairs(files) do
+      assert.equal("line", f:read())
+      f:write "answer\n":flush()
+      ends[i]:recv(10)
+    end
+    collectgarbage()
+    local each = (collectgarbage "count" - before) / #files
+    assert.is_true(each < 2.5, each)
+  end)
+
+  it("let one system call read many lines once they have grown, and one send many writes", function()
     support.needs_strace(pending)
     local calls = support.calls [[
       local socket = require "socket"
       local a, b = socket.socketpair()
       local f = b:makefile "rw"
+      a:sendall(("line\n"):rep(300))
+      for _ = 1, 300 do f:read() end
       a:sendall(("line\n"):rep(1000))
       mark "read"
       for _ = 1, 1000 do f:read() end
