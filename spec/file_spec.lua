@@ -8,7 +8,7 @@ local socket = require "socket"
 local streams = require "spec.support.streams"
 local support = require "spec.support"
 
-local bad, fails = check.bad, support.fails
+local bad, fails, keep = check.bad, support.fails, support.keep
 local open, pair = files.open, files.pair
 local collect, stuff = streams.collect, streams.stuff
 local packed = table.pack
@@ -127,6 +127,52 @@ describe("a buffer size", function()
       bad(3, b.makefile, b, "r", size)
     end
     for _, size in ipairs {"x", {}, 1.5} do assert.is_false(pcall(b.makefile, b, "r", size)) end
+  end)
+end)
+
+describe("the buffers", function()
+  it("are small while little is read and written at a time", function()
+    local ends, made = {}, {}
+    for i = 1, 50 do
+      local a, b = keep(socket.socketpair())
+      a:sendall "line\n"
+      ends[i], made[i] = a, b:makefile "rw"
+    end
+    collectgarbage()
+    local before = collectgarbage "count"
+    for i, f in ipairs(made) do
+      assert.equal("line", f:read())
+      f:write "answer\n":flush()
+      ends[i]:recv(10)
+    end
+    collectgarbage()
+    local each = (collectgarbage "count" - before) / #made
+    assert.is_true(each < 2.5, each)
+  end)
+
+  it("let one system call read many lines once they have grown, and one send many writes", function()
+    support.needs_strace(pending)
+    local calls = support.calls [[
+      local socket = require "socket"
+      local a, b = socket.socketpair()
+      local f = b:makefile "rw"
+      a:sendall(("line\n"):rep(300))
+      for _ = 1, 300 do f:read() end
+      a:sendall(("line\n"):rep(1000))
+      mark "read"
+      for _ = 1, 1000 do f:read() end
+      mark "write"
+      for _ = 1, 1000 do f:write("line\n") end
+      f:close()
+      mark()
+    ]]
+    local function count(list, name)
+      local n = 0
+      for _, c in ipairs(list) do n = n + (c.call == name and 1 or 0) end
+      return n
+    end
+    assert.equal(1, count(calls.read, "recvfrom"))
+    assert.equal(1, count(calls.write, "sendto"))
   end)
 end)
 

@@ -484,28 +484,3 @@ describe("a system call that is interrupted", function()
     assert.equal("nil\tEIO\tclose\tsocket file: <closed>\n", text)
   end)
 end)
-
-describe("one system call", function()
-  it("reads many lines, and one sends many writes", function()
-    support.needs_strace(pending)
-    local calls = support.calls [[
-      local socket = require "socket"
-      local a, b = socket.socketpair()
-      local f = b:makefile "rw"
-      a:sendall(("line\n"):rep(1000))
-      mark "read"
-      for _ = 1, 1000 do f:read() end
-      mark "write"
-      for _ = 1, 1000 do f:write("line\n") end
-      f:close()
-      mark()
-    ]]
-    local function count(list, name)
-      local n = 0
-      for _, c in ipairs(list) do n = n + (c.call == name and 1 or 0) end
-      return n
-    end
-    assert.equal(1, count(calls.read, "recvfrom"))
-    assert.equal(1, count(calls.write, "sendto"))
-  end)
-end)
