@@ -24,6 +24,9 @@ M.library = absolute(os.getenv "LSOCKET_SO" or M.root .. "/socket.so")
 -- True when the library is built with AddressSanitizer and UBSan.
 M.sanitized = os.getenv "LSOCKET_SANITIZED" ~= nil
 
+-- Of a pointer.
+M.bits = 8 * string.packsize "T"
+
 local lua_path = M.root .. "/?.lua;"
 local lua_cpath = M.library:match "^(.*/)" .. "?.so;"
 

@@ -1,7 +1,7 @@
 -- Messages in pieces and with ancillary data: recvmsg, recvmsg_into, sendmsg. What such data says is in
 -- msg_ancillary_spec.lua, descriptors are in msg_fds_spec.lua.
 
-require "spec.helper"
+local h = require "spec.helper"
 local check = require "spec.support.check"
 local socket = require "socket"
 local sockets = require "spec.support.sockets"
@@ -416,7 +416,8 @@ describe("wrong arguments:", function()
     refuses("too much ancillary data", a.sendmsg, a, "x", {{1, 1, large}})
     refuses("too much ancillary data", a.sendmsg, a, "x", {{1, 1, large:sub(100)}, {1, 1, large:sub(100)}})
     refuses("too much ancillary data", a.sendmsg, a, "x", {{1, 1, large:sub(17)}, {1, 1, large:sub(17)}})
-    fails("ENOBUFS", a.sendmsg, a, "x", {{1, 1, large:sub(100)}})
+    local e = h.bits < 64 and "ENOMEM" or "ENOBUFS" -- a kernel of 64 bits tells a program of 32 another
+    fails(e, a.sendmsg, a, "x", {{1, 1, large:sub(100)}})
   end)
 
   it("a list that a finalizer changes while the message is made does no harm", function()
