@@ -60,6 +60,10 @@
 extern long __stack_chk_guard[];
 #endif
 
+#if !defined(NETDB_INTERNAL)
+#define NETDB_INTERNAL (-1) /* musl; as in other systems' <netdb.h> */
+#endif
+
 #if defined(MSG_NOSIGNAL)
 #define LSOCK_NOSIGNAL MSG_NOSIGNAL
 #else
