@@ -123,6 +123,8 @@ typedef struct lsock_Tls {
   unsigned char server, suppress, handshake; /* as wrap_socket was told */
   unsigned char legacy;                      /* made by socket.ssl() */
   unsigned char doomed;                      /* closed by a callback: to be freed after the call */
+  unsigned char agreed;                      /* the handshake has been made */
+  unsigned char choosing;                    /* an sni_callback is running */
   unsigned char broken;                      /* for good, by: */
   unsigned char ended;                       /* an end of the stream without close_notify, */
   unsigned long why;                         /* an error of OpenSSL, */
@@ -148,6 +150,9 @@ enum { /* user values of a connection */
 
 /* The connection of the socket or SSLObject at arg, argument error for others. */
 lsock_Tls *lsock_checktls(lua_State *L, int arg);
+
+/* Whom the peer must be, as that context says. */
+void lsock_tls_ask(lsock_Tls *t, const lsock_Ctx *c);
 
 /* Pushes the userdata of that connection. */
 lsock_Tls *lsock_pushtls(lua_State *L, int arg);
@@ -212,6 +217,9 @@ int lsock_tls_broken(lua_State *L, lsock_Op *op, const lsock_Tls *t);
 int lsock_ssl_fail(lua_State *L, const char *op, int err);
 
 /* ---------------------------------------------------------------- certificates */
+
+/* For readers of PEM that need no password: OpenSSL's own function would ask on the terminal. */
+int lsock_no_password(char *buf, int size, int writing, void *arg);
 
 void lsock_x509_push(lua_State *L, X509 *x);    /* Python's decoded form */
 void lsock_x509_pushder(lua_State *L, X509 *x); /* a string */

@@ -11,6 +11,20 @@ static SSL *check_open(lua_State *L) {
   return lsock_checktls(L, 1)->ssl;
 }
 
+/* NULL also before the handshake has been made; in the middle of a later message OpenSSL would say that it is not. */
+static SSL *check_agreed(lua_State *L) {
+  const lsock_Tls *t = lsock_checktls(L, 1);
+  return t->agreed ? t->ssl : NULL;
+}
+
+/* NULL also while the peer has not proven that its certificate is its own: in a handshake, or when asked after it. */
+static SSL *check_proven(lua_State *L) {
+  SSL *ssl = check_agreed(L);
+  OSSL_HANDSHAKE_STATE state = ssl ? SSL_get_state(ssl) : TLS_ST_BEFORE;
+  if (!ssl || !SSL_is_server(ssl)) return ssl;
+  return state == TLS_ST_OK || state == TLS_ST_SR_KEY_UPDATE ? ssl : NULL;
+}
+
 /* ---------------------------------------------------------------- what was agreed */
 
 /* s:pending() -> bytes decrypted but not yet given out */
@@ -22,8 +36,8 @@ static int tls_pending(lua_State *L) {
 
 /* s:version() -> "TLSv1.3" ..., nil before the handshake */
 static int tls_version(lua_State *L) {
-  SSL *ssl = check_open(L);
-  if (ssl && SSL_is_init_finished(ssl))
+  const SSL *ssl = check_agreed(L);
+  if (ssl)
     lua_pushstring(L, SSL_get_version(ssl));
   else
     lua_pushnil(L);
@@ -97,8 +111,8 @@ static int tls_compression(lua_State *L) {
 
 /* s:group() -> name of the key exchange's group, or nil */
 static int tls_group(lua_State *L) {
-  SSL *ssl = check_open(L);
-  int nid = ssl && SSL_is_init_finished(ssl) ? (int)SSL_get_negotiated_group(ssl) : 0;
+  SSL *ssl = check_agreed(L);
+  int nid = ssl ? (int)SSL_get_negotiated_group(ssl) : 0;
   lua_pushstring(L, nid ? SSL_group_to_name(ssl, nid) : NULL);
   return 1;
 }
@@ -108,7 +122,7 @@ static int tls_group(lua_State *L) {
 ** without one
 */
 static int tls_getpeercert(lua_State *L) {
-  SSL *ssl = check_open(L);
+  SSL *ssl = check_proven(L);
   X509 *x = ssl ? SSL_get0_peer_certificate(ssl) : NULL;
   if (!x)
     lua_pushnil(L);
@@ -137,14 +151,14 @@ static int push_chain(lua_State *L, STACK_OF(X509) * chain, X509 *first) {
 
 /* s:get_verified_chain() -> list of DER certificates from the peer's to the root; empty if none was verified */
 static int tls_verified_chain(lua_State *L) {
-  const SSL *ssl = check_open(L);
+  const SSL *ssl = check_proven(L);
   int verified = ssl && SSL_get_verify_mode(ssl) & SSL_VERIFY_PEER && SSL_get_verify_result(ssl) == X509_V_OK;
   return push_chain(L, verified ? SSL_get0_verified_chain(ssl) : NULL, NULL); /* it has one even of a failure */
 }
 
 /* s:get_unverified_chain() -> list of DER certificates as the peer sent them */
 static int tls_unverified_chain(lua_State *L) {
-  SSL *ssl = check_open(L);
+  SSL *ssl = check_proven(L);
   if (!ssl) return push_chain(L, NULL, NULL);
   /* a server's list is without the peer's own */
   return push_chain(L, SSL_get_peer_cert_chain(ssl), SSL_is_server(ssl) ? SSL_get0_peer_certificate(ssl) : NULL);
@@ -168,18 +182,18 @@ static int push_end_point(lua_State *L, SSL *ssl) {
 static int tls_channel_binding(lua_State *L) {
   static const char *const types[] = {"tls-unique", "tls-exporter", "tls-server-end-point", NULL};
   static const char label[] = "EXPORTER-Channel-Binding"; /* RFC 9266 */
-  SSL *ssl = check_open(L);
+  SSL *ssl = check_agreed(L);
   unsigned char buf[64];
   size_t n = 0;
   int type = luaL_checkoption(L, 2, "tls-unique", types);
-  if (!ssl || !SSL_is_init_finished(ssl)) {
+  if (!ssl) {
     lua_pushnil(L);
     return 1;
   }
   if (type == 0 && SSL_version(ssl) < TLS1_3_VERSION) /* of the first Finished message (RFC 5929, section 3) */
     n = SSL_session_reused(ssl) != SSL_is_server(ssl) ? SSL_get_peer_finished(ssl, buf, sizeof buf)
                                                       : SSL_get_finished(ssl, buf, sizeof buf);
-  else if (type == 1 &&
+  else if (type == 1 && (SSL_version(ssl) >= TLS1_3_VERSION || SSL_get_extms_support(ssl) == 1) && /* RFC 9266, 4.2 */
            SSL_export_keying_material(ssl, buf, 32, label, sizeof label - 1, (const unsigned char *)"", 0, 1))
     n = 32;
   else if (type == 2 && push_end_point(L, ssl))
@@ -238,6 +252,16 @@ static int session_gc(lua_State *L) {
   return 0;
 }
 
+/* OpenSSL has another object for what was agreed at each asking of some versions: the id tells. */
+static int session_eq(lua_State *L) {
+  const lsock_Session *a = lsock_tosession(L, 1), *b = lsock_tosession(L, 2);
+  unsigned na = 0, nb = 0;
+  const unsigned char *ia = a && a->session ? SSL_SESSION_get_id(a->session, &na) : NULL;
+  const unsigned char *ib = b && b->session ? SSL_SESSION_get_id(b->session, &nb) : NULL;
+  lua_pushboolean(L, ia && ib && (a->session == b->session || (na > 0 && na == nb && memcmp(ia, ib, na) == 0)));
+  return 1;
+}
+
 /* session.id, .time, .timeout, .has_ticket, .ticket_lifetime_hint */
 static int session_index(lua_State *L) {
   SSL_SESSION *s = check_session(L, 1)->session;
@@ -287,15 +311,17 @@ int lsock_tls_field(lua_State *L, int arg, const char *k) {
   return 1;
 }
 
-/* context can be changed, by an sni_callback; session before the handshake */
+/* context can be changed by an sni_callback, and not within the handshake otherwise; session before it */
 int lsock_tls_newindex(lua_State *L) {
   lsock_Tls *t = lsock_checktls(L, 1);
   const char *k = luaL_checkstring(L, 2);
   if (strcmp(k, "context") == 0) {
     lsock_Ctx *c = lsock_checkctx(L, 3);
     if (!t->ssl) return luaL_error(L, "the connection is closed");
+    if (!t->choosing && !SSL_in_before(t->ssl) && !t->agreed) /* OpenSSL has chosen a key of the old one by then */
+      return luaL_error(L, "within the handshake only an sni_callback can set the context");
     if (!SSL_set_SSL_CTX(t->ssl, c->ctx)) return lsock_ssl_fail(L, "context", 0);
-    SSL_set_verify(t->ssl, SSL_CTX_get_verify_mode(c->ctx), NULL);
+    lsock_tls_ask(t, c);
     lsock_pushtls(L, 1);
     lua_pushvalue(L, 3);
     lua_setiuservalue(L, -2, TLS_UV_CTX);
@@ -305,7 +331,7 @@ int lsock_tls_newindex(lua_State *L) {
   if (strcmp(k, "session") == 0) {
     SSL_SESSION *s = check_session(L, 3)->session;
     luaL_argcheck(L, !t->server, 1, "a server's session cannot be set");
-    if (!s || !t->ssl || SSL_is_init_finished(t->ssl)) return luaL_error(L, "a session is set before the handshake");
+    if (!s || !t->ssl || !SSL_in_before(t->ssl)) return luaL_error(L, "a session is set before the handshake");
     lsock_pushtls(L, 1);
     lua_getiuservalue(L, -1, TLS_UV_CTX);
     lua_getiuservalue(L, 3, 1);
@@ -430,7 +456,8 @@ static int obj_gc(lua_State *L) {
 
 static const lsock_Reg obj_meta[] = {{"__gc", obj_gc}, {"__newindex", lsock_tls_newindex}, {NULL, NULL}};
 static const lsock_Reg memory_meta[] = {{"__gc", memory_gc}, {NULL, NULL}};
-static const lsock_Reg session_meta[] = {{"__gc", session_gc}, {"__index", session_index}, {NULL, NULL}};
+static const lsock_Reg session_meta[] = {
+    {"__eq", session_eq}, {"__gc", session_gc}, {"__index", session_index}, {NULL, NULL}};
 static const lsock_Reg functions[] = {{"MemoryBIO", mod_memory}, {NULL, NULL}};
 
 void lsock_open_sslobj(lua_State *L, int core) {

@@ -142,6 +142,11 @@ static int set_host(const lsock_Tls *t, const char *host) {
   return ip ? X509_VERIFY_PARAM_set1_ip_asc(param, host) : X509_VERIFY_PARAM_set1_host(param, host, 0);
 }
 
+void lsock_tls_ask(lsock_Tls *t, const lsock_Ctx *c) {
+  int later = c->pha && t->server ? SSL_VERIFY_POST_HANDSHAKE : 0;
+  SSL_set_verify(t->ssl, SSL_CTX_get_verify_mode(c->ctx) | later, NULL);
+}
+
 /* Makes OpenSSL's object for the connection on top. 0, or errno or the queue tell why not. */
 static int start(lua_State *L, lsock_Tls *t, const char *host, SSL_SESSION *session) {
   ERR_clear_error();
@@ -150,7 +155,7 @@ static int start(lua_State *L, lsock_Tls *t, const char *host, SSL_SESSION *sess
   if (!t->ssl) return 0;
   SSL_set_app_data(t->ssl, t);
   if (t->suppress) SSL_set_options(t->ssl, SSL_OP_IGNORE_UNEXPECTED_EOF);
-  if (t->ctx->pha && t->server) SSL_set_verify(t->ssl, SSL_get_verify_mode(t->ssl) | SSL_VERIFY_POST_HANDSHAKE, NULL);
+  lsock_tls_ask(t, t->ctx);
   if (t->ctx->pha && !t->server) SSL_set_post_handshake_auth(t->ssl, 1);
   if (host && !set_host(t, host)) return 0;
   if (session && !SSL_set_session(t->ssl, session)) return 0;
@@ -243,6 +248,7 @@ static int outcome(lsock_Op *op, lsock_Tls *t, int r) {
 
 ssize_t lsock_tls_end(lua_State *L, lsock_Op *op, lsock_Tls *t, ssize_t done, int out) {
   t->L = NULL;
+  if (!t->agreed) t->agreed = SSL_is_init_finished(t->ssl) != 0;
   if (t->doomed) {
     finish(t);
     t->thrown = 0;
@@ -347,6 +353,13 @@ ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *da
 int lsock_tls_goodbye(lua_State *L, lsock_Op *op, lsock_Tls *t, int both) {
   int r = lsock_tls_begin(L, op, t), out = 0, idle = 0;
   if (r < 0) return r;
+  if (SSL_in_init(t->ssl)) { /* SSL_shutdown says the same, but nothing is broken */
+    ERR_raise(ERR_LIB_SSL, SSL_R_SHUTDOWN_WHILE_IN_INIT);
+    break_off(t, 0);
+    t->L = NULL;
+    t->broken = 0;
+    return lsock_tls_broken(L, op, t);
+  }
   do {
     r = SSL_shutdown(t->ssl);
     if (r == 0 && both) r = SSL_shutdown(t->ssl);
@@ -410,6 +423,7 @@ static void tr_closing(lsock_Sock *s, int last) {
   t->sock = NULL;
   if (t->L) { /* by a callback; OpenSSL still works with it */
     t->doomed = 1;
+    t->fd = LSOCK_NOFD; /* its number may soon be another's */
     return;
   }
   if (last && t->ssl && !t->broken && !SSL_in_init(t->ssl) && !(SSL_get_shutdown(t->ssl) & SSL_SENT_SHUTDOWN)) {
@@ -780,7 +794,7 @@ int lsock_wrap_bio(lua_State *L, const lsock_Wrap *w, BIO *in, BIO *out) {
   lsock_Tls *t = lsock_newtls(L, w, TLS_META_OBJ);
   if (!start(L, t, w->host ? lua_tostring(L, w->host) : NULL, session)) return lsock_ssl_fail(L, "wrap_bio", ENOMEM);
   BIO_up_ref(in);
-  BIO_up_ref(out);
+  if (in != out) BIO_up_ref(out); /* one reference does for both (SSL_set_bio(3)) */
   SSL_set_bio(t->ssl, in, out);
   return 1;
 }
