@@ -222,6 +222,14 @@ static void break_off(lsock_Tls *t, int ended) {
   ERR_clear_error();
 }
 
+/* Describes the operation's error by what break_off found, which leaves the connection as it was. */
+static int refuse(lua_State *L, lsock_Op *op, lsock_Tls *t) {
+  break_off(t, 0);
+  t->L = NULL;
+  t->broken = 0;
+  return lsock_tls_broken(L, op, t);
+}
+
 /* What an OpenSSL call that did not succeed means: 0 at the end of the stream, or as a step, LSOCK_FAIL yet undescribed. */
 static int outcome(lsock_Op *op, lsock_Tls *t, int r) {
   unsigned long e;
@@ -330,6 +338,10 @@ ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *da
   if (n == 0) return 0;
   out = lsock_tls_begin(L, op, t);
   if (out < 0) return out;
+  if (SSL_get_shutdown(t->ssl) & SSL_SENT_SHUTDOWN) { /* likewise, and the peer may go on */
+    ERR_raise(ERR_LIB_SSL, SSL_R_PROTOCOL_IS_SHUTDOWN);
+    return refuse(L, op, t);
+  }
   if (many) SSL_clear_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS); /* the buffer serves them all */
   while (total < n && !t->doomed) {                           /* a record each */
     if (many && n - total <= SSL3_RT_MAX_PLAIN_LENGTH) SSL_set_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS);
@@ -355,10 +367,7 @@ int lsock_tls_goodbye(lua_State *L, lsock_Op *op, lsock_Tls *t, int both) {
   if (r < 0) return r;
   if (SSL_in_init(t->ssl)) { /* SSL_shutdown says the same, but nothing is broken */
     ERR_raise(ERR_LIB_SSL, SSL_R_SHUTDOWN_WHILE_IN_INIT);
-    break_off(t, 0);
-    t->L = NULL;
-    t->broken = 0;
-    return lsock_tls_broken(L, op, t);
+    return refuse(L, op, t);
   }
   do {
     r = SSL_shutdown(t->ssl);

@@ -248,6 +248,24 @@ describe("in the middle of a handshake", function()
   end)
 end)
 
+describe("after half a close", function()
+  for _, version in ipairs(tls.versions) do
+    it("to send is an error, and what the peer sends still comes, " .. version, function()
+      local c, s = tls.connected {version = version}
+      c:shutdown(socket.SHUT_WR)
+      fails("PROTOCOL_IS_SHUTDOWN", c.send, c, "x")
+      fails("PROTOCOL_IS_SHUTDOWN", c.sendall, c, ("x"):rep(100000))
+      assert.is_nil(s:recv(1))
+      s:sendall "still here"
+      assert.equal("still here", c:recv(100))
+      fails("PROTOCOL_IS_SHUTDOWN", c.write, c, "x")
+      s:shutdown(socket.SHUT_WR)
+      assert.is_nil(c:recv(100))
+      keep(c:unwrap(), s:unwrap())
+    end)
+  end
+end)
+
 describe("a channel binding", function()
   it("of TLS 1.2 is exported only where the master secret is the connection's own", function()
     local client = tls.client()
