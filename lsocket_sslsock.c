@@ -454,6 +454,7 @@ static lsock_Sock *new_sock(lua_State *L, const lsock_Wrap *w, const char *host,
   lsock_Sock *s = lsock_newsockuv(L, lsock_core(L), 1);
   lsock_Tls *t = lsock_newtls(L, w, TLS_META_TLS);
   BIO *b;
+  if (!t->st->bio) luaL_error(L, "the state is being closed"); /* a finalizer older than this library */
   lua_setiuservalue(L, -2, 1);
   s->trdata = t;
   t->sock = s;

@@ -311,6 +311,31 @@ describe("one MemoryBIO for both directions", function()
   end)
 end)
 
+describe("a finalizer that is older than the library", function()
+  it("finds TLS closed, and makes no connection more", function()
+    local text, status = support.run([[
+      OLD = setmetatable({}, {__gc = function()
+        print((pcall(KEPT.send, KEPT, "x")), (pcall(KEPT.getpeercert, KEPT)))
+        local ok, e = pcall(function()
+          return CTX:wrap_socket(require "socket".socketpair(), {server_side = true, do_handshake_on_connect = false})
+        end)
+        print(ok, (e:gsub("^.-: ", "")))
+      end})
+      local socket = require "socket"
+      CTX = nil
+      local ctx = socket.ssl.SSLContext(socket.ssl.PROTOCOL_TLS_SERVER)
+      KEPT = ctx:wrap_socket(socket.socketpair(), {server_side = true, do_handshake_on_connect = false})
+      local function fresh() return socket.ssl.SSLContext(socket.ssl.PROTOCOL_TLS_SERVER) end
+      CTX = setmetatable({}, {__index = function(_, k)
+        local c = fresh()
+        return function(_, ...) return c[k](c, ...) end
+      end})
+    ]], {leaks = false})     -- Lua calls no finalizer of what is made while it ends
+    assert.equal("false\tfalse\nfalse\tthe state is being closed\n", text)
+    assert.equal(0, status)
+  end)
+end)
+
 describe("get_server_certificate", function()
   it("has a try_ form that returns its errors", function()
     local none, e = ssl.try_get_server_certificate {"127.0.0.1", tls.free_port()}
