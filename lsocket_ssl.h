@@ -123,6 +123,7 @@ typedef struct lsock_Tls {
   unsigned char server, suppress, handshake; /* as wrap_socket was told */
   unsigned char legacy;                      /* made by socket.ssl() */
   unsigned char doomed;                      /* closed by a callback: to be freed after the call */
+  unsigned char named;                       /* the peer must prove its name */
   unsigned char agreed;                      /* the handshake has been made */
   unsigned char choosing;                    /* an sni_callback is running */
   unsigned char broken;                      /* for good, by: */
@@ -132,14 +133,27 @@ typedef struct lsock_Tls {
   long verify;
 } lsock_Tls;
 
-/* An SSLSession; user value 1 is its context. */
+/* An SSLSession. */
 typedef struct lsock_Session {
   uintptr_t seal;
   SSL_SESSION *session;
+  unsigned char verified, named; /* the peer's certificate was, and for that name */
 } lsock_Session;
+
+enum { /* its user values */
+       SESSION_UV_CTX = 1,
+       SESSION_UV_HOST,
+       SESSION_UV_COUNT = SESSION_UV_HOST
+};
 
 /* NULL for other values. */
 lsock_Session *lsock_tosession(lua_State *L, int arg);
+
+/*
+** The session at arg for a connection with that context and name (stack indices, a name may be nil or 0); NULL where it
+** would spare a peer a proof that is asked for. Argument error `err` if it is another context's.
+*/
+SSL_SESSION *lsock_fit_session(lua_State *L, int arg, int ctx, int host, int err);
 
 enum { /* user values of a connection */
        TLS_UV_CTX = 1,
@@ -150,6 +164,12 @@ enum { /* user values of a connection */
 
 /* The connection of the socket or SSLObject at arg, argument error for others. */
 lsock_Tls *lsock_checktls(lua_State *L, int arg);
+
+/*
+** Sessions are resumed only with the name they were made for (RFC 8446, 4.6.1), as its extension says, and with as much
+** asked of the client. 0, or it is OpenSSL's error.
+*/
+int lsock_tls_bind(SSL *ssl, const unsigned char *name, size_t len);
 
 /* Whom the peer must be, as that context says. */
 void lsock_tls_ask(lsock_Tls *t, const lsock_Ctx *c);

@@ -105,6 +105,17 @@ static int on_servername(SSL *ssl, int *alert, void *arg) {
   return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
+/* Before OpenSSL looks for a session: the callback that finds the context comes after that. */
+static int on_hello(SSL *ssl, int *alert, void *arg) {
+  const unsigned char *name = NULL;
+  size_t len = 0;
+  (void)arg;
+  if (!SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &name, &len)) name = NULL;
+  if (lsock_tls_bind(ssl, name, name ? len : 0)) return SSL_CLIENT_HELLO_SUCCESS;
+  *alert = SSL_AD_INTERNAL_ERROR;
+  return SSL_CLIENT_HELLO_ERROR;
+}
+
 static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen, const unsigned char *in, unsigned inlen,
                    void *arg) {
   const lsock_Ctx *c = arg;
@@ -121,7 +132,7 @@ static void on_keylog(const SSL *ssl, const char *line) {
   char text[1024];
   if (!c || c->keylog < 0 || n >= sizeof text) return;
   memcpy(text, line, n);
-  text[n++] = '\n'; /* one write, so that several writers do not mix */
+  text[n++] = '\n';                         /* one write, so that several writers do not mix */
   if (write(c->keylog, text, n) < 0) n = 0; /* nobody to tell */
   OPENSSL_cleanse(text, sizeof text);
 }
@@ -744,6 +755,7 @@ static void set_sni(lua_State *L, lsock_Ctx *c) {
   lua_pushvalue(L, 3);
   lua_setiuservalue(L, 1, CTX_UV_SNI);
   SSL_CTX_set_tlsext_servername_callback(c->ctx, (lua_isnil(L, 3) ? NULL : on_servername));
+  SSL_CTX_set_client_hello_cb(c->ctx, lua_isnil(L, 3) ? NULL : on_hello, NULL);
 }
 
 static void get_keylog(lua_State *L, const lsock_Ctx *c) {

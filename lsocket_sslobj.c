@@ -232,15 +232,37 @@ static lsock_Session *check_session(lua_State *L, int arg) {
   return p;
 }
 
+SSL_SESSION *lsock_fit_session(lua_State *L, int arg, int ctx, int host, int err) {
+  const lsock_Session *p = lsock_tosession(L, arg);
+  const lsock_Ctx *c = lua_touserdata(L, ctx);
+  int same;
+  if (!p) {
+    luaL_argerror(L, err, "not an SSLSession");
+    return NULL; /* for checkers that do not know that it does not return */
+  }
+  lua_getiuservalue(L, arg, SESSION_UV_CTX);
+  luaL_argcheck(L, lua_rawequal(L, -1, ctx), err, "the session is another context's");
+  lua_getiuservalue(L, arg, SESSION_UV_HOST);
+  same = host ? lua_rawequal(L, -1, host) : lua_isnil(L, -1);
+  lua_pop(L, 2);
+  if (!same || (c->check_hostname && !p->named)) return NULL;
+  return (SSL_CTX_get_verify_mode(c->ctx) & SSL_VERIFY_PEER) && !p->verified ? NULL : p->session;
+}
+
 static void push_session(lua_State *L, int arg, const lsock_Tls *t) {
-  lsock_Session *p = lua_newuserdatauv(L, sizeof *p, 1);
+  lsock_Session *p = lua_newuserdatauv(L, sizeof *p, SESSION_UV_COUNT);
+  memset(p, 0, sizeof *p);
   p->seal = TLS_SEAL(lsock_core(L), p, 5);
-  p->session = NULL;
   lsock_ssl_setmeta(L, TLS_META_SESSION);
   lsock_pushtls(L, arg);
   lua_getiuservalue(L, -1, TLS_UV_CTX);
-  lua_setiuservalue(L, -3, 1);
+  lua_setiuservalue(L, -3, SESSION_UV_CTX);
+  lua_getiuservalue(L, -1, TLS_UV_HOST);
+  lua_setiuservalue(L, -3, SESSION_UV_HOST);
   lua_pop(L, 1);
+  p->verified =
+      t->agreed && SSL_get_verify_mode(t->ssl) & SSL_VERIFY_PEER && SSL_get_verify_result(t->ssl) == X509_V_OK;
+  p->named = p->verified && t->named;
   p->session = SSL_get1_session(t->ssl);
 }
 
@@ -334,9 +356,9 @@ int lsock_tls_newindex(lua_State *L) {
     if (!s || !t->ssl || !SSL_in_before(t->ssl)) return luaL_error(L, "a session is set before the handshake");
     lsock_pushtls(L, 1);
     lua_getiuservalue(L, -1, TLS_UV_CTX);
-    lua_getiuservalue(L, 3, 1);
-    luaL_argcheck(L, lua_rawequal(L, -1, -2), 3, "the session is another context's");
-    if (!SSL_set_session(t->ssl, s)) return lsock_ssl_fail(L, "session", 0);
+    lua_getiuservalue(L, -2, TLS_UV_HOST);
+    s = lsock_fit_session(L, 3, lua_gettop(L) - 1, lua_gettop(L), 3);
+    if (s && !SSL_set_session(t->ssl, s)) return lsock_ssl_fail(L, "session", 0);
     return 0;
   }
   return luaL_error(L, "cannot set '%s' of a TLS connection", k);

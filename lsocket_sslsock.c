@@ -128,7 +128,7 @@ lsock_Tls *lsock_newtls(lua_State *L, const lsock_Wrap *w, int meta) {
 }
 
 /* Tells OpenSSL the name that the peer must prove and, unless it is an address, be asked for. */
-static int set_host(const lsock_Tls *t, const char *host) {
+static int set_host(lsock_Tls *t, const char *host) {
   X509_VERIFY_PARAM *param = SSL_get0_param(t->ssl);
   ASN1_OCTET_STRING *ip = a2i_IPADDRESS(host);
   int ok = 1;
@@ -138,8 +138,17 @@ static int set_host(const lsock_Tls *t, const char *host) {
   else
     ASN1_OCTET_STRING_free(ip);
   if (!ok || !t->ctx->check_hostname) return ok;
+  t->named = 1;
   X509_VERIFY_PARAM_set_hostflags(param, t->ctx->host_flags);
   return ip ? X509_VERIFY_PARAM_set1_ip_asc(param, host) : X509_VERIFY_PARAM_set1_host(param, host, 0);
+}
+
+int lsock_tls_bind(SSL *ssl, const unsigned char *name, size_t len) {
+  unsigned char id[EVP_MAX_MD_SIZE];
+  unsigned n;
+  if (!EVP_Digest(name ? name : id, len, id, &n, EVP_sha256(), NULL)) return 0;
+  id[SSL_MAX_SID_CTX_LENGTH - 1] = (unsigned char)SSL_get_verify_mode(ssl);
+  return SSL_set_session_id_context(ssl, id, SSL_MAX_SID_CTX_LENGTH);
 }
 
 void lsock_tls_ask(lsock_Tls *t, const lsock_Ctx *c) {
@@ -161,7 +170,7 @@ static int start(lua_State *L, lsock_Tls *t, const char *host, SSL_SESSION *sess
   if (session && !SSL_set_session(t->ssl, session)) return 0;
   if (t->server) {
     /* not the context's: a client's PSK of TLS 1.3 is refused where there is one */
-    if (!SSL_set_session_id_context(t->ssl, (const unsigned char *)"lua", 3)) return 0;
+    if (!lsock_tls_bind(t->ssl, NULL, 0)) return 0;
     SSL_set_accept_state(t->ssl);
   } else
     SSL_set_connect_state(t->ssl);
@@ -569,19 +578,9 @@ void lsock_wrap_options(lua_State *L, int arg, lsock_Wrap *w, const char *const 
   luaL_argcheck(L, w->server || w->host || !c->check_hostname, arg, "check_hostname needs server_hostname");
 }
 
-/* The session at w->session, of the same context. */
+/* The session at w->session, if it is of use. */
 static SSL_SESSION *check_session(lua_State *L, int arg, const lsock_Wrap *w) {
-  const lsock_Session *p;
-  if (!w->session) return NULL;
-  p = lsock_tosession(L, w->session);
-  if (!p) {
-    luaL_argerror(L, arg, "not an SSLSession");
-    return NULL; /* for checkers that do not know that it does not return */
-  }
-  lua_getiuservalue(L, w->session, 1);
-  luaL_argcheck(L, lua_rawequal(L, -1, w->ctx), arg, "the session is another context's");
-  lua_pop(L, 1);
-  return p->session;
+  return w->session ? lsock_fit_session(L, w->session, w->ctx, w->host, arg) : NULL;
 }
 
 static int step_handshake(lua_State *L, lsock_Op *op) {

@@ -290,6 +290,78 @@ describe("a session", function()
   end)
 end)
 
+for _, version in ipairs(tls.versions) do
+  describe("resumption with " .. version, function()
+    it("does not lead from one name's context to another's", function()
+      local open, strict, client = tls.server(), tls.server "second", tls.client()
+      strict:load_verify_locations(certs.path "ca.pem")
+      strict.verify_mode = ssl.CERT_REQUIRED
+      client.check_hostname = false     -- this one does not care
+      local names = {}
+      open.sni_callback = function(s, name)
+        names[#names + 1] = name
+        if name == "second.test" then s.context = strict end
+      end
+      local c, s = tls.connected {client = client, server = open, version = version}
+      s:sendall "x"
+      assert.equal("x", c:recv(1))
+      local session = c.session
+      local again = tls.connected {client = client, server = open, version = version, session = session}
+      assert.is_true(again.session_reused)
+      local _, other, _, e = tls.pair {client = client, server = open, version = version, session = session,
+        host = "second.test"}
+      assert.equal("PEER_DID_NOT_RETURN_A_CERTIFICATE", e.code)
+      assert.equal(strict, other.context)
+      assert.same({"localhost", "localhost", "second.test"}, names)
+    end)
+
+    it("does not spare a client the certificate that is asked for since", function()
+      local server, client = tls.server(), tls.client()
+      local c, s = tls.connected {client = client, server = server, version = version}
+      s:sendall "x"
+      assert.equal("x", c:recv(1))
+      server:load_verify_locations(certs.path "ca.pem")
+      server.verify_mode = ssl.CERT_REQUIRED
+      local _, _, _, e = tls.pair {client = client, server = server, version = version, session = c.session}
+      assert.equal("PEER_DID_NOT_RETURN_A_CERTIFICATE", e.code)
+    end)
+
+    -- A server whose session one has from another name, or without having looked at its certificate.
+    it("does not spare a server the proof of who it is", function()
+      local server, client = tls.server(), tls.client()
+      local function session_of(host)
+        local c, s = tls.connected {client = client, server = server, version = version, host = host}
+        s:sendall "x"
+        assert.equal("x", c:recv(1))
+        return c.session
+      end
+      local function resumed(session, host)
+        local c, _, e = tls.pair {client = client, server = server, version = version, session = session, host = host}
+        return e and e.code or c.session_reused
+      end
+      local session = session_of "localhost"
+      assert.is_true(resumed(session))
+      assert.is_false(resumed(session, "127.0.0.1"))
+      assert.equal("CERTIFICATE_VERIFY_FAILED", resumed(session, "second.test"))
+      client.check_hostname = false
+      session = session_of "second.test"
+      assert.is_true(resumed(session, "second.test"))
+      client.check_hostname = true
+      assert.equal("CERTIFICATE_VERIFY_FAILED", resumed(session, "second.test"))
+      client.check_hostname = false
+      client.verify_mode = ssl.CERT_NONE
+      session = session_of "localhost"
+      assert.is_true(resumed(session))
+      client.verify_mode = ssl.CERT_REQUIRED
+      assert.is_false(resumed(session))
+      local set = keep(client:wrap_socket(socket.socketpair(), {server_hostname = "localhost",
+        do_handshake_on_connect = false}))
+      set.session = session
+      assert.is_nil(set.session)
+    end)
+  end)
+end
+
 describe("one MemoryBIO for both directions", function()
   it("is freed with the object", function()
     if h.sanitized then return end     -- AddressSanitizer finds the leak itself
