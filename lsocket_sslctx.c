@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <openssl/pem.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -128,12 +129,12 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen, c
 
 static void on_keylog(const SSL *ssl, const char *line) {
   const lsock_Ctx *c = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
-  size_t n = strlen(line);
   char text[1024];
-  if (!c || c->keylog < 0 || n >= sizeof text) return;
-  memcpy(text, line, n);
-  text[n++] = '\n';                         /* one write, so that several writers do not mix */
-  if (write(c->keylog, text, n) < 0) n = 0; /* nobody to tell */
+  int n = snprintf(text, sizeof text, "%s\n", line);
+  ssize_t put = 0;
+  if (c && c->keylog >= 0 && n > 0 && (size_t)n < sizeof text)
+    put = write(c->keylog, text, (size_t)n); /* one, so that several writers do not mix */
+  (void)put;                                 /* nobody to tell */
   OPENSSL_cleanse(text, sizeof text);
 }
 

@@ -146,7 +146,7 @@ static int set_host(lsock_Tls *t, const char *host) {
 int lsock_tls_bind(SSL *ssl, const unsigned char *name, size_t len) {
   unsigned char id[EVP_MAX_MD_SIZE];
   unsigned n;
-  if (!EVP_Digest(name ? name : id, len, id, &n, EVP_sha256(), NULL)) return 0;
+  if (!EVP_Digest(name ? (const void *)name : "", len, id, &n, EVP_sha256(), NULL)) return 0;
   id[SSL_MAX_SID_CTX_LENGTH - 1] = (unsigned char)SSL_get_verify_mode(ssl);
   return SSL_set_session_id_context(ssl, id, SSL_MAX_SID_CTX_LENGTH);
 }

@@ -272,6 +272,7 @@ void lsock_x509_pushder(lua_State *L, X509 *x) {
   if (n < 0) lua_error(L);
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): OpenSSL has its type */
 int lsock_no_password(char *buf, int size, int writing, void *arg) {
   (void)buf;
   (void)size;

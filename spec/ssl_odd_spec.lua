@@ -1,4 +1,4 @@
--- TLS asked for odd things: callbacks that meddle, questions in the middle of a handshake, data that is not what it seems.
+-- TLS asked for odd things: callbacks that meddle, questions in the middle of a handshake, sessions of somebody else.
 
 local h = require "spec.helper"
 local certs = require "spec.support.certs"
