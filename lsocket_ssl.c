@@ -23,8 +23,64 @@ lsock_Ssl *lsock_pushssl(lua_State *L) {
   return st;
 }
 
+struct lsock_Held {
+  void *p;
+  int kind;
+  unsigned next; /* of the free ones */
+};
+
+unsigned lsock_ssl_hold(lsock_Ssl *st, void *p, int kind) {
+  unsigned i;
+  if (!p || st->ended) return 0;
+  if (!st->held_free) {
+    unsigned size = st->held_size ? st->held_size * 2 : 16;
+    struct lsock_Held *held = OPENSSL_realloc(st->held, size * sizeof *held);
+    if (!held) return 0;
+    for (i = size; i > st->held_size; i--) { /* the lowest is the first to be used */
+      held[i - 1].p = NULL;
+      held[i - 1].next = st->held_free;
+      st->held_free = i;
+    }
+    st->held = held;
+    st->held_size = size;
+  }
+  i = st->held_free;
+  st->held_free = st->held[i - 1].next;
+  st->held[i - 1].p = p;
+  st->held[i - 1].kind = kind;
+  return i;
+}
+
+void lsock_ssl_release(lsock_Ssl *st, unsigned place) {
+  if (!place || st->ended) return;
+  st->held[place - 1].p = NULL;
+  st->held[place - 1].next = st->held_free;
+  st->held_free = place;
+}
+
+static void free_held(lsock_Ssl *st) {
+  unsigned i;
+  st->ended = 1;
+  for (i = 0; i < st->held_size; i++) {
+    void *p = st->held[i].p;
+    if (!p) continue;
+    switch (st->held[i].kind) {
+      case TLS_HELD_CTX:
+        SSL_CTX_set_app_data((SSL_CTX *)p, NULL);
+        SSL_CTX_free(p);
+        break;
+      case TLS_HELD_SSL: SSL_free(p); break;
+      case TLS_HELD_SESSION: SSL_SESSION_free(p); break;
+      default: BIO_free(p); break;
+    }
+  }
+  OPENSSL_free(st->held);
+  st->held = NULL;
+  st->held_size = st->held_free = 0;
+}
+
 void lsock_ssl_setmeta(lua_State *L, int meta) {
-  lsock_pushssl(L);
+  if (lsock_pushssl(L)->ended) luaL_error(L, "the state is being closed"); /* by a finalizer older than this library */
   if (lua_getiuservalue(L, -1, meta) != LUA_TTABLE) lsock_tampered(L);
   lua_setmetatable(L, -3);
   lua_pop(L, 1);
@@ -462,6 +518,7 @@ static const lsock_Core *push_core(lua_State *L) {
 static int state_gc(lua_State *L) {
   lsock_Ssl *st = lua_touserdata(L, 1);
   if (!st || lua_rawlen(L, 1) != sizeof *st || st->seal != TLS_SEAL(lsock_core(L), st, 4)) return 0;
+  free_held(st);
   BIO_meth_free(st->bio);
   st->bio = NULL;
   return 0;

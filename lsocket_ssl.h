@@ -32,6 +32,9 @@ typedef struct lsock_Ssl {
   uintptr_t seal;
   BIO_METHOD *bio; /* of descriptors */
   int cls[TLS_CLASSES];
+  struct lsock_Held *held; /* see lsock_ssl_hold ... */
+  unsigned held_size, held_free;
+  int ended; /* ... which by now is freed */
 } lsock_Ssl;
 
 enum { /* its user values: metatables */
@@ -43,6 +46,17 @@ enum { /* its user values: metatables */
        TLS_META_SESSION,
        TLS_META_COUNT = TLS_META_SESSION
 };
+
+/*
+** Lua gives up an object whose __gc it has no memory to call. So what OpenSSL allocated for objects is known here too, and
+** what is left is freed with the state. A place in the list, or 0 where there is no memory for it.
+*/
+enum { TLS_HELD_CTX = 1, TLS_HELD_SSL, TLS_HELD_SESSION, TLS_HELD_BIO };
+unsigned lsock_ssl_hold(lsock_Ssl *st, void *p, int kind);
+void lsock_ssl_release(lsock_Ssl *st, unsigned place);
+
+/* Freed so, while an older finalizer still finds the object? */
+#define TLS_GONE(o) ((o)->held && (o)->st->ended)
 
 /* Also pushes it. */
 lsock_Ssl *lsock_pushssl(lua_State *L);
@@ -66,7 +80,9 @@ int lsock_ssl_try(lua_State *L, lua_CFunction f, void *arg);
 
 typedef struct lsock_Ctx {
   uintptr_t seal;
+  lsock_Ssl *st;
   SSL_CTX *ctx;
+  unsigned held;
   int protocol;
   unsigned char check_hostname, pha;
   unsigned host_flags;
@@ -112,6 +128,7 @@ typedef struct lsock_Tls {
   lsock_Ssl *st;
   lsock_Sock *sock; /* of a socket: whose it is */
   SSL *ssl;         /* NULL when closed */
+  unsigned held;
   lsock_Ctx *ctx;
   lua_State *L; /* who is calling OpenSSL, NULL between calls */
   int self;     /* then: stack index of the socket or object, 0 none ... */
@@ -136,7 +153,9 @@ typedef struct lsock_Tls {
 /* An SSLSession. */
 typedef struct lsock_Session {
   uintptr_t seal;
+  lsock_Ssl *st;
   SSL_SESSION *session;
+  unsigned held;
   unsigned char verified, named; /* the peer's certificate was, and for that name */
 } lsock_Session;
 
@@ -186,6 +205,9 @@ typedef struct lsock_Wrap {
 
 /* Reads the table of options at arg. */
 void lsock_wrap_options(lua_State *L, int arg, lsock_Wrap *w, const char *const keys[]);
+
+/* Frees what OpenSSL has of it. */
+void lsock_tls_finish(lsock_Tls *t);
 
 /* Pushes a new connection without anything to travel on. */
 lsock_Tls *lsock_newtls(lua_State *L, const lsock_Wrap *w, int meta);

@@ -15,7 +15,9 @@
 
 lsock_Ctx *lsock_toctx(lua_State *L, int arg) {
   lsock_Ctx *c = lua_touserdata(L, arg);
-  return c && lua_rawlen(L, arg) == sizeof *c && c->seal == TLS_SEAL(lsock_core(L), c, 3) && c->ctx ? c : NULL;
+  return c && lua_rawlen(L, arg) == sizeof *c && c->seal == TLS_SEAL(lsock_core(L), c, 3) && c->ctx && !TLS_GONE(c)
+             ? c
+             : NULL;
 }
 
 lsock_Ctx *lsock_checkctx(lua_State *L, int arg) {
@@ -165,9 +167,12 @@ lsock_Ctx *lsock_newctx(lua_State *L, int protocol) {
   c->seal = TLS_SEAL(lsock_core(L), c, 3);
   c->protocol = protocol;
   c->keylog = -1;
+  c->st = lsock_pushssl(L);
+  lua_pop(L, 1);
   lsock_ssl_setmeta(L, TLS_META_CTX);
   ERR_clear_error();
   c->ctx = SSL_CTX_new(m);
+  c->held = lsock_ssl_hold(c->st, c->ctx, TLS_HELD_CTX);
   if (!c->ctx) luaL_error(L, "cannot make an SSL context");
   setup(c);
   if (!SSL_CTX_set_cipher_list(c->ctx, CIPHERS)) luaL_error(L, "no ciphers");
@@ -177,8 +182,11 @@ lsock_Ctx *lsock_newctx(lua_State *L, int protocol) {
 static int ctx_gc(lua_State *L) {
   lsock_Ctx *c = lua_touserdata(L, 1);
   if (!c || lua_rawlen(L, 1) != sizeof *c || c->seal != TLS_SEAL(lsock_core(L), c, 3)) return 0;
-  if (c->ctx) SSL_CTX_set_app_data(c->ctx, NULL);
-  SSL_CTX_free(c->ctx);
+  if (c->ctx && !TLS_GONE(c)) {
+    lsock_ssl_release(c->st, c->held);
+    SSL_CTX_set_app_data(c->ctx, NULL);
+    SSL_CTX_free(c->ctx);
+  }
   c->ctx = NULL;
   OPENSSL_free(c->alpn);
   c->alpn = NULL;

@@ -223,7 +223,9 @@ const lsock_Reg lsock_tls_methods[] = {{"cipher", tls_cipher},
 
 lsock_Session *lsock_tosession(lua_State *L, int arg) {
   lsock_Session *p = lua_touserdata(L, arg);
-  return p && lua_rawlen(L, arg) == sizeof *p && p->seal == TLS_SEAL(lsock_core(L), p, 5) ? p : NULL;
+  if (!p || lua_rawlen(L, arg) != sizeof *p || p->seal != TLS_SEAL(lsock_core(L), p, 5)) return NULL;
+  if (TLS_GONE(p)) p->session = NULL;
+  return p;
 }
 
 static lsock_Session *check_session(lua_State *L, int arg) {
@@ -253,6 +255,7 @@ static void push_session(lua_State *L, int arg, const lsock_Tls *t) {
   lsock_Session *p = lua_newuserdatauv(L, sizeof *p, SESSION_UV_COUNT);
   memset(p, 0, sizeof *p);
   p->seal = TLS_SEAL(lsock_core(L), p, 5);
+  p->st = t->st;
   lsock_ssl_setmeta(L, TLS_META_SESSION);
   lsock_pushtls(L, arg);
   lua_getiuservalue(L, -1, TLS_UV_CTX);
@@ -264,11 +267,13 @@ static void push_session(lua_State *L, int arg, const lsock_Tls *t) {
       t->agreed && SSL_get_verify_mode(t->ssl) & SSL_VERIFY_PEER && SSL_get_verify_result(t->ssl) == X509_V_OK;
   p->named = p->verified && t->named;
   p->session = SSL_get1_session(t->ssl);
+  p->held = lsock_ssl_hold(p->st, p->session, TLS_HELD_SESSION);
 }
 
 static int session_gc(lua_State *L) {
   lsock_Session *p = lsock_tosession(L, 1);
-  if (!p) return 0;
+  if (!p || !p->session) return 0;
+  lsock_ssl_release(p->st, p->held);
   SSL_SESSION_free(p->session);
   p->session = NULL;
   return 0;
@@ -368,13 +373,15 @@ int lsock_tls_newindex(lua_State *L) {
 
 typedef struct Memory {
   uintptr_t seal;
+  lsock_Ssl *st;
   BIO *b;
+  unsigned held;
   int eof;
 } Memory;
 
 static Memory *check_memory(lua_State *L, int arg) {
   Memory *m = lua_touserdata(L, arg);
-  if (!m || lua_rawlen(L, arg) != sizeof *m || m->seal != TLS_SEAL(lsock_core(L), m, 2) || !m->b)
+  if (!m || lua_rawlen(L, arg) != sizeof *m || m->seal != TLS_SEAL(lsock_core(L), m, 2) || !m->b || TLS_GONE(m))
     luaL_typeerror(L, arg, "MemoryBIO");
   return m;
 }
@@ -388,8 +395,11 @@ static int mod_memory(lua_State *L) {
   Memory *m = lua_newuserdatauv(L, sizeof *m, 0);
   memset(m, 0, sizeof *m);
   m->seal = TLS_SEAL(lsock_core(L), m, 2);
+  m->st = lsock_pushssl(L);
+  lua_pop(L, 1);
   lsock_ssl_setmeta(L, TLS_META_BIO);
   m->b = BIO_new(BIO_s_mem());
+  m->held = lsock_ssl_hold(m->st, m->b, TLS_HELD_BIO);
   if (!m->b) return luaL_error(L, "not enough memory");
   BIO_set_mem_eof_return(m->b, -1); /* empty means later, not the end */
   return 1;
@@ -398,7 +408,10 @@ static int mod_memory(lua_State *L) {
 static int memory_gc(lua_State *L) {
   Memory *m = lua_touserdata(L, 1);
   if (!m || lua_rawlen(L, 1) != sizeof *m || m->seal != TLS_SEAL(lsock_core(L), m, 2)) return 0;
-  BIO_free(m->b);
+  if (m->b && !TLS_GONE(m)) {
+    lsock_ssl_release(m->st, m->held);
+    BIO_free(m->b);
+  }
   m->b = NULL;
   return 0;
 }
@@ -471,8 +484,7 @@ static int obj_index(lua_State *L) {
 static int obj_gc(lua_State *L) {
   lsock_Tls *t = lua_touserdata(L, 1);
   if (!t || lua_rawlen(L, 1) != sizeof *t || t->seal != TLS_SEAL(lsock_core(L), t, 1) || t->L) return 0;
-  SSL_free(t->ssl);
-  t->ssl = NULL;
+  lsock_tls_finish(t);
   return 0;
 }
 

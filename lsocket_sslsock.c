@@ -81,14 +81,20 @@ static BIO_METHOD *new_method(void) {
 
 /* ---------------------------------------------------------------- connections */
 
+/* The same, without what the end of the state has freed. */
+static lsock_Tls *living(lsock_Tls *t) {
+  if (TLS_GONE(t)) t->ssl = NULL;
+  return t;
+}
+
 lsock_Tls *lsock_checktls(lua_State *L, int arg) {
   const lsock_Core *core = lsock_core(L);
   void *p = lua_touserdata(L, arg);
   lsock_Sock *s = p;
   lsock_Tls *t = p;
-  if (s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s) && s->trdata) return s->trdata;
+  if (s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s) && s->trdata) return living(s->trdata);
   if (!t || lua_rawlen(L, arg) != sizeof *t || t->seal != TLS_SEAL(core, t, 1)) luaL_typeerror(L, arg, "TLS socket");
-  return t;
+  return living(t);
 }
 
 lsock_Tls *lsock_pushtls(lua_State *L, int arg) {
@@ -162,6 +168,7 @@ static int start(lua_State *L, lsock_Tls *t, const char *host, SSL_SESSION *sess
   (void)L;
   t->ssl = SSL_new(t->ctx->ctx);
   if (!t->ssl) return 0;
+  t->held = lsock_ssl_hold(t->st, t->ssl, TLS_HELD_SSL);
   SSL_set_app_data(t->ssl, t);
   if (t->suppress) SSL_set_options(t->ssl, SSL_OP_IGNORE_UNEXPECTED_EOF);
   lsock_tls_ask(t, t->ctx);
@@ -177,16 +184,19 @@ static int start(lua_State *L, lsock_Tls *t, const char *host, SSL_SESSION *sess
   return 1;
 }
 
-static void finish(lsock_Tls *t) {
-  SSL_free(t->ssl);
+void lsock_tls_finish(lsock_Tls *t) {
+  SSL *ssl = living(t)->ssl;
+  lsock_ssl_release(t->st, t->held);
+  SSL_free(ssl);
   t->ssl = NULL;
+  t->held = 0;
   t->fd = LSOCK_NOFD;
 }
 
 static int tls_gc(lua_State *L) {
   lsock_Tls *t = lua_touserdata(L, 1);
   if (!t || lua_rawlen(L, 1) != sizeof *t || t->seal != TLS_SEAL(lsock_core(L), t, 1) || t->L) return 0;
-  finish(t);
+  lsock_tls_finish(t);
   if (t->sock) { /* its socket ends too, at the latest now, or the debug library took this away from it */
     t->sock->tr = NULL;
     t->sock->trdata = NULL;
@@ -210,7 +220,7 @@ int lsock_tls_begin(lua_State *L, lsock_Op *op, lsock_Tls *t) {
     lsock_pushtls(L, op->self);
     lua_pop(L, 1);
   }
-  if (!t->ssl) return gone(op, EBADF, "socket is closed");
+  if (!living(t)->ssl) return gone(op, EBADF, "socket is closed");
   if (t->L) return gone(op, EBUSY, "a callback of this connection is running");
   if (t->broken) return lsock_tls_broken(L, op, t);
   t->L = L;
@@ -267,7 +277,7 @@ ssize_t lsock_tls_end(lua_State *L, lsock_Op *op, lsock_Tls *t, ssize_t done, in
   t->L = NULL;
   if (!t->agreed) t->agreed = SSL_is_init_finished(t->ssl) != 0;
   if (t->doomed) {
-    finish(t);
+    lsock_tls_finish(t);
     t->thrown = 0;
     return gone(op, ECANCELED, "socket was closed while waiting");
   }
@@ -406,7 +416,7 @@ static ssize_t tr_transmit(lua_State *L, lsock_Op *op, const char *data, size_t 
 
 /* Half-close: this end says goodbye and goes on reading. */
 static int tr_shutdown(lua_State *L, lsock_Op *op, int how) {
-  lsock_Tls *t = op->s->trdata;
+  lsock_Tls *t = living(op->s->trdata);
   int r;
   if (how == SHUT_RD || !t->ssl || t->broken || SSL_in_init(t->ssl)) return 0;
   r = lsock_tls_goodbye(L, op, t, 0);
@@ -421,7 +431,7 @@ static int tr_connected(lua_State *L, lsock_Op *op) {
 
 static size_t tr_pending(const lsock_Sock *s) {
   const lsock_Tls *t = s->trdata;
-  int n = t->ssl ? SSL_pending(t->ssl) : 0;
+  int n = t->ssl && !TLS_GONE(t) ? SSL_pending(t->ssl) : 0;
   return n > 0 ? (size_t)n : 0;
 }
 
@@ -436,7 +446,7 @@ static void drop_unread(const lsock_Tls *t) {
 }
 
 static void tr_closing(lsock_Sock *s, int last) {
-  lsock_Tls *t = s->trdata;
+  lsock_Tls *t = living(s->trdata);
   s->tr = NULL;
   t->sock = NULL;
   if (t->L) { /* by a callback; OpenSSL still works with it */
@@ -450,7 +460,7 @@ static void tr_closing(lsock_Sock *s, int last) {
     ERR_clear_error();
     if (!t->server) drop_unread(t);
   }
-  finish(t);
+  lsock_tls_finish(t);
 }
 
 static int tr_accepted(lua_State *L, lsock_Op *op, int slot);
@@ -463,7 +473,6 @@ static lsock_Sock *new_sock(lua_State *L, const lsock_Wrap *w, const char *host,
   lsock_Sock *s = lsock_newsockuv(L, lsock_core(L), 1);
   lsock_Tls *t = lsock_newtls(L, w, TLS_META_TLS);
   BIO *b;
-  if (!t->st->bio) luaL_error(L, "the state is being closed"); /* a finalizer older than this library */
   lua_setiuservalue(L, -2, 1);
   s->trdata = t;
   t->sock = s;

@@ -402,7 +402,7 @@ describe("a finalizer that is older than the library", function()
         local c = fresh()
         return function(_, ...) return c[k](c, ...) end
       end})
-    ]], {leaks = false})     -- Lua calls no finalizer of what is made while it ends
+    ]])
     assert.equal("false\tfalse\nfalse\tthe state is being closed\n", text)
     assert.equal(0, status)
   end)
