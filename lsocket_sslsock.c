@@ -93,8 +93,8 @@ lsock_Tls *lsock_checktls(lua_State *L, int arg) {
   lsock_Sock *s = p;
   lsock_Tls *t = p;
   if (s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s) && s->trdata) return living(s->trdata);
-  if (!t || lua_rawlen(L, arg) != sizeof *t || t->seal != TLS_SEAL(core, t, 1)) luaL_typeerror(L, arg, "TLS socket");
-  return living(t);
+  if (t && lua_rawlen(L, arg) == sizeof *t && t->seal == TLS_SEAL(core, t, 1)) return living(t);
+  for (;;) luaL_typeerror(L, arg, "TLS socket"); /* as in lsock_nosock */
 }
 
 lsock_Tls *lsock_pushtls(lua_State *L, int arg) {
