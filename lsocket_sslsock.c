@@ -187,6 +187,8 @@ static int start(lua_State *L, lsock_Tls *t, const char *host, SSL_SESSION *sess
 void lsock_tls_finish(lsock_Tls *t) {
   SSL *ssl = living(t)->ssl;
   lsock_ssl_release(t->st, t->held);
+  /* without a goodbye OpenSSL would let nobody resume the session, though only an error of TLS is a reason */
+  if (ssl && t->agreed && !(t->broken && t->why)) SSL_set_shutdown(ssl, SSL_SENT_SHUTDOWN | SSL_get_shutdown(ssl));
   SSL_free(ssl);
   t->ssl = NULL;
   t->held = 0;

@@ -326,6 +326,31 @@ for _, version in ipairs(tls.versions) do
       assert.equal("PEER_DID_NOT_RETURN_A_CERTIFICATE", e.code)
     end)
 
+    it("needs no goodbye of the connection before", function()
+      local server, client = tls.server(), tls.client()
+      local function connection(session)
+        local c, s = tls.connected {client = client, server = server, version = version, session = session}
+        s:sendall "x"
+        assert.equal("x", c:recv(1))
+        local reused = c.session_reused
+        session = session or c.session
+        socket.close(c:detach())
+        socket.close(s:detach())
+        return session, reused
+      end
+      local session = connection()
+      for _ = 1, 3 do assert.is_true(select(2, connection(session))) end
+      local c, s = tls.connected {client = client, server = server, version = version, session = session}
+      local raw = s:detach()
+      assert.is_true(c.session_reused)
+      local plain = keep(socket.fromfd(raw, socket.AF_UNIX, socket.SOCK_STREAM))
+      socket.close(raw)
+      plain:sendall(("\23\3\3\0\32" .. ("x"):rep(32)))
+      fails("DECRYPTION_FAILED_OR_BAD_RECORD_MAC", c.recv, c, 1)
+      c:close()
+      if version == "TLSv1_2" then assert.is_false(select(2, connection(session))) end     -- RFC 5246, 7.2.2
+    end)
+
     -- A server whose session one has from another name, or without having looked at its certificate.
     it("does not spare a server the proof of who it is", function()
       local server, client = tls.server(), tls.client()
