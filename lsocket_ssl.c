@@ -7,6 +7,7 @@
 #include <openssl/rand.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 /* Exported from the library, like the core's. */
@@ -22,8 +23,64 @@ lsock_Ssl *lsock_pushssl(lua_State *L) {
   return st;
 }
 
+struct lsock_Held {
+  void *p;
+  int kind;
+  unsigned next; /* of the free ones */
+};
+
+unsigned lsock_ssl_hold(lsock_Ssl *st, void *p, int kind) {
+  unsigned i;
+  if (!p || st->ended) return 0;
+  if (!st->held_free) {
+    unsigned size = st->held_size ? st->held_size * 2 : 16;
+    struct lsock_Held *held = OPENSSL_realloc(st->held, size * sizeof *held);
+    if (!held) return 0;
+    for (i = size; i > st->held_size; i--) { /* the lowest is the first to be used */
+      held[i - 1].p = NULL;
+      held[i - 1].next = st->held_free;
+      st->held_free = i;
+    }
+    st->held = held;
+    st->held_size = size;
+  }
+  i = st->held_free;
+  st->held_free = st->held[i - 1].next;
+  st->held[i - 1].p = p;
+  st->held[i - 1].kind = kind;
+  return i;
+}
+
+void lsock_ssl_release(lsock_Ssl *st, unsigned place) {
+  if (!place || st->ended) return;
+  st->held[place - 1].p = NULL;
+  st->held[place - 1].next = st->held_free;
+  st->held_free = place;
+}
+
+static void free_held(lsock_Ssl *st) {
+  unsigned i;
+  st->ended = 1;
+  for (i = 0; i < st->held_size; i++) {
+    void *p = st->held[i].p;
+    if (!p) continue;
+    switch (st->held[i].kind) {
+      case TLS_HELD_CTX:
+        SSL_CTX_set_app_data((SSL_CTX *)p, NULL);
+        SSL_CTX_free(p);
+        break;
+      case TLS_HELD_SSL: SSL_free(p); break;
+      case TLS_HELD_SESSION: SSL_SESSION_free(p); break;
+      default: BIO_free(p); break;
+    }
+  }
+  OPENSSL_free(st->held);
+  st->held = NULL;
+  st->held_size = st->held_free = 0;
+}
+
 void lsock_ssl_setmeta(lua_State *L, int meta) {
-  lsock_pushssl(L);
+  if (lsock_pushssl(L)->ended) luaL_error(L, "the state is being closed"); /* by a finalizer older than this library */
   if (lua_getiuservalue(L, -1, meta) != LUA_TTABLE) lsock_tampered(L);
   lua_setmetatable(L, -3);
   lua_pop(L, 1);
@@ -114,15 +171,15 @@ static int mod_cert_time(lua_State *L) {
   int ok = len == 24 && s[3] == ' ' && s[6] == ' ' && s[9] == ':' && s[12] == ':' && s[15] == ' ';
   int month = 0, day, hour, minute, second, year;
   lua_Integer t;
-  luaL_argcheck(L, ok && strcmp(s + 20, " GMT") == 0, 1, "not like 'Jan  5 09:34:43 2018 GMT'");
-  while (month < 12 && memcmp(&months[(size_t)month * 3], s, 3) != 0) month++;
+  luaL_argcheck(L, ok && strcasecmp(s + 20, " GMT") == 0, 1, "not like 'Jan  5 09:34:43 2018 GMT'");
+  while (month < 12 && strncasecmp(&months[(size_t)month * 3], s, 3) != 0) month++;
   day = digits(s + 4, 2);
   hour = digits(s + 7, 2);
   minute = digits(s + 10, 2);
   second = digits(s + 13, 2);
   year = digits(s + 16, 4);
   ok = month < 12 && day >= 1 && day <= 31 && hour >= 0 && hour <= 23 && minute >= 0 && minute <= 59;
-  luaL_argcheck(L, ok && second >= 0 && second <= 60 && year >= 0, 1, "not a time");
+  luaL_argcheck(L, ok && second >= 0 && second <= 61 && year >= 0, 1, "not a time");
   if (month < 2) year--; /* days since 1970 in the Gregorian calendar, its years beginning in March */
   t = (lua_Integer)365 * year + year / 4 - year / 100 + year / 400;
   t += (153 * ((month + 10) % 12) + 2) / 5 + day - 719469;
@@ -156,14 +213,60 @@ static int mod_verify_paths(lua_State *L) {
   return 1;
 }
 
-/* ssl.get_server_certificate(address [, {ca_certs=, timeout=}]) -> PEM text; verified only with ca_certs */
-static int mod_server_certificate(lua_State *L) {
-  static const char *const keys[] = {"ca_certs", "timeout", NULL};
-  lsock_Ctx *c;
+/* Calls the function below `n` arguments, which may yield; the continuation finds its result, or nil and an error. */
+static int call_on(lua_State *L, int n, lua_KFunction next) {
+  lua_callk(L, n, 2, 0, next);
+  return next(L, LUA_OK, 0);
+}
+
+/* Pushes that field of the table or object at arg, in its try_ form if the running function is one. */
+static void push_form(lua_State *L, int arg, const char *name) {
+  int object = lua_absindex(L, arg);
+  lua_pushfstring(L, lua_toboolean(L, LSOCK_UP_TRY) ? "try_%s" : "%s", name);
+  lua_gettable(L, object);
+}
+
+/* The TLS socket is at 5. */
+static int server_shaken(lua_State *L, int status, lua_KContext ctx) {
   const lsock_Tls *t;
   X509 *x;
   const char *der;
   size_t len;
+  (void)status;
+  (void)ctx;
+  if (lua_isnil(L, 5)) return 2;
+  lua_settop(L, 5);
+  lua_toclose(L, 5);
+  t = lsock_checktls(L, 5);
+  x = t->ssl ? SSL_get0_peer_certificate(t->ssl) : NULL;
+  if (!x) return luaL_error(L, "the server has no certificate");
+  lsock_x509_pushder(L, x);
+  der = lua_tolstring(L, -1, &len);
+  return push_pem(L, (const unsigned char *)der, len);
+}
+
+/* The plain one is at 4. */
+static int server_connected(lua_State *L, int status, lua_KContext ctx) {
+  (void)status;
+  (void)ctx;
+  if (lua_isnil(L, 4)) return 2;
+  lua_settop(L, 4);
+  lua_toclose(L, 4);
+  push_form(L, 3, "wrap_socket");
+  lua_pushvalue(L, 3);
+  lua_pushvalue(L, 4);
+  lua_newtable(L);
+  if (lua_rawgeti(L, 1, 1) == LUA_TSTRING && lua_rawlen(L, -1) > 0)
+    lua_setfield(L, -2, "server_hostname");
+  else
+    lua_pop(L, 1);
+  return call_on(L, 3, server_shaken);
+}
+
+/* ssl.get_server_certificate(address [, {ca_certs=, timeout=}]) -> PEM text; verified only with ca_certs */
+static int mod_server_certificate(lua_State *L) {
+  static const char *const keys[] = {"ca_certs", "timeout", NULL};
+  lsock_Ctx *c;
   lua_settop(L, 2);
   luaL_checktype(L, 1, LUA_TTABLE);
   if (lua_isnil(L, 2)) {
@@ -173,37 +276,22 @@ static int mod_server_certificate(lua_State *L) {
   luaL_checktype(L, 2, LUA_TTABLE);
   lsock_checkkeys(L, 2, keys);
   c = lsock_newctx(L, PROTOCOL_TLS_CLIENT); /* 3 */
-  if (lua_getfield(L, 2, "ca_certs") == LUA_TNIL) {
-    c->check_hostname = 0;
+  c->check_hostname = 0;
+  if (lua_getfield(L, 2, "ca_certs") == LUA_TNIL)
     SSL_CTX_set_verify(c->ctx, SSL_VERIFY_NONE, NULL);
-  } else {
+  else {
     int r = lsock_ctx_loadlocations(L, c, luaL_checkstring(L, -1), NULL, NULL, 0, "get_server_certificate");
     if (r) return r;
-    c->check_hostname = 0;
   }
+  lua_settop(L, 3);
   lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   if (lua_getfield(L, -1, "socket") != LUA_TTABLE) return luaL_error(L, "the module socket is not in package.loaded");
-  lua_getfield(L, -1, "create_connection");
+  push_form(L, -1, "create_connection");
+  lua_replace(L, 4);
+  lua_settop(L, 4);
   lua_pushvalue(L, 1);
   lua_getfield(L, 2, "timeout");
-  lua_call(L, 2, 1);
-  lua_toclose(L, -1);
-  lua_getfield(L, 3, "wrap_socket");
-  lua_pushvalue(L, 3);
-  lua_pushvalue(L, -3);
-  lua_newtable(L);
-  if (lua_rawgeti(L, 1, 1) == LUA_TSTRING && lua_rawlen(L, -1) > 0)
-    lua_setfield(L, -2, "server_hostname");
-  else
-    lua_pop(L, 1);
-  lua_call(L, 3, 1);
-  lua_toclose(L, -1);
-  t = lsock_checktls(L, -1);
-  x = t->ssl ? SSL_get0_peer_certificate(t->ssl) : NULL;
-  if (!x) return luaL_error(L, "the server has no certificate");
-  lsock_x509_pushder(L, x);
-  der = lua_tolstring(L, -1, &len);
-  return push_pem(L, (const unsigned char *)der, len);
+  return call_on(L, 2, server_connected);
 }
 
 /*
@@ -430,6 +518,7 @@ static const lsock_Core *push_core(lua_State *L) {
 static int state_gc(lua_State *L) {
   lsock_Ssl *st = lua_touserdata(L, 1);
   if (!st || lua_rawlen(L, 1) != sizeof *st || st->seal != TLS_SEAL(lsock_core(L), st, 4)) return 0;
+  free_held(st);
   BIO_meth_free(st->bio);
   st->bio = NULL;
   return 0;

@@ -32,6 +32,9 @@ typedef struct lsock_Ssl {
   uintptr_t seal;
   BIO_METHOD *bio; /* of descriptors */
   int cls[TLS_CLASSES];
+  struct lsock_Held *held; /* see lsock_ssl_hold ... */
+  unsigned held_size, held_free;
+  int ended; /* ... which by now is freed */
 } lsock_Ssl;
 
 enum { /* its user values: metatables */
@@ -43,6 +46,17 @@ enum { /* its user values: metatables */
        TLS_META_SESSION,
        TLS_META_COUNT = TLS_META_SESSION
 };
+
+/*
+** Lua gives up an object whose __gc it has no memory to call. So what OpenSSL allocated for objects is known here too, and
+** what is left is freed with the state. A place in the list, or 0 where there is no memory for it.
+*/
+enum { TLS_HELD_CTX = 1, TLS_HELD_SSL, TLS_HELD_SESSION, TLS_HELD_BIO };
+unsigned lsock_ssl_hold(lsock_Ssl *st, void *p, int kind);
+void lsock_ssl_release(lsock_Ssl *st, unsigned place);
+
+/* Freed so, while an older finalizer still finds the object? */
+#define TLS_GONE(o) ((o)->held && (o)->st->ended)
 
 /* Also pushes it. */
 lsock_Ssl *lsock_pushssl(lua_State *L);
@@ -66,7 +80,9 @@ int lsock_ssl_try(lua_State *L, lua_CFunction f, void *arg);
 
 typedef struct lsock_Ctx {
   uintptr_t seal;
+  lsock_Ssl *st;
   SSL_CTX *ctx;
+  unsigned held;
   int protocol;
   unsigned char check_hostname, pha;
   unsigned host_flags;
@@ -112,6 +128,7 @@ typedef struct lsock_Tls {
   lsock_Ssl *st;
   lsock_Sock *sock; /* of a socket: whose it is */
   SSL *ssl;         /* NULL when closed */
+  unsigned held;
   lsock_Ctx *ctx;
   lua_State *L; /* who is calling OpenSSL, NULL between calls */
   int self;     /* then: stack index of the socket or object, 0 none ... */
@@ -123,6 +140,9 @@ typedef struct lsock_Tls {
   unsigned char server, suppress, handshake; /* as wrap_socket was told */
   unsigned char legacy;                      /* made by socket.ssl() */
   unsigned char doomed;                      /* closed by a callback: to be freed after the call */
+  unsigned char named;                       /* the peer must prove its name */
+  unsigned char agreed;                      /* the handshake has been made */
+  unsigned char choosing;                    /* an sni_callback is running */
   unsigned char broken;                      /* for good, by: */
   unsigned char ended;                       /* an end of the stream without close_notify, */
   unsigned long why;                         /* an error of OpenSSL, */
@@ -130,14 +150,29 @@ typedef struct lsock_Tls {
   long verify;
 } lsock_Tls;
 
-/* An SSLSession; user value 1 is its context. */
+/* An SSLSession. */
 typedef struct lsock_Session {
   uintptr_t seal;
+  lsock_Ssl *st;
   SSL_SESSION *session;
+  unsigned held;
+  unsigned char verified, named; /* the peer's certificate was, and for that name */
 } lsock_Session;
+
+enum { /* its user values */
+       SESSION_UV_CTX = 1,
+       SESSION_UV_HOST,
+       SESSION_UV_COUNT = SESSION_UV_HOST
+};
 
 /* NULL for other values. */
 lsock_Session *lsock_tosession(lua_State *L, int arg);
+
+/*
+** The session at arg for a connection with that context and name (stack indices, a name may be nil or 0); NULL where it
+** would spare a peer a proof that is asked for. Argument error `err` if it is another context's.
+*/
+SSL_SESSION *lsock_fit_session(lua_State *L, int arg, int ctx, int host, int err);
 
 enum { /* user values of a connection */
        TLS_UV_CTX = 1,
@@ -148,6 +183,15 @@ enum { /* user values of a connection */
 
 /* The connection of the socket or SSLObject at arg, argument error for others. */
 lsock_Tls *lsock_checktls(lua_State *L, int arg);
+
+/*
+** Sessions are resumed only with the name they were made for (RFC 8446, 4.6.1), as its extension says, and with as much
+** asked of the client. 0, or it is OpenSSL's error.
+*/
+int lsock_tls_bind(SSL *ssl, const unsigned char *name, size_t len);
+
+/* Whom the peer must be, as that context says. */
+void lsock_tls_ask(lsock_Tls *t, const lsock_Ctx *c);
 
 /* Pushes the userdata of that connection. */
 lsock_Tls *lsock_pushtls(lua_State *L, int arg);
@@ -161,6 +205,9 @@ typedef struct lsock_Wrap {
 
 /* Reads the table of options at arg. */
 void lsock_wrap_options(lua_State *L, int arg, lsock_Wrap *w, const char *const keys[]);
+
+/* Frees what OpenSSL has of it. */
+void lsock_tls_finish(lsock_Tls *t);
 
 /* Pushes a new connection without anything to travel on. */
 lsock_Tls *lsock_newtls(lua_State *L, const lsock_Wrap *w, int meta);
@@ -212,6 +259,9 @@ int lsock_tls_broken(lua_State *L, lsock_Op *op, const lsock_Tls *t);
 int lsock_ssl_fail(lua_State *L, const char *op, int err);
 
 /* ---------------------------------------------------------------- certificates */
+
+/* For readers of PEM that need no password: OpenSSL's own function would ask on the terminal. */
+int lsock_no_password(char *buf, int size, int writing, void *arg);
 
 void lsock_x509_push(lua_State *L, X509 *x);    /* Python's decoded form */
 void lsock_x509_pushder(lua_State *L, X509 *x); /* a string */

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <openssl/pem.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -14,7 +15,9 @@
 
 lsock_Ctx *lsock_toctx(lua_State *L, int arg) {
   lsock_Ctx *c = lua_touserdata(L, arg);
-  return c && lua_rawlen(L, arg) == sizeof *c && c->seal == TLS_SEAL(lsock_core(L), c, 3) && c->ctx ? c : NULL;
+  return c && lua_rawlen(L, arg) == sizeof *c && c->seal == TLS_SEAL(lsock_core(L), c, 3) && c->ctx && !TLS_GONE(c)
+             ? c
+             : NULL;
 }
 
 lsock_Ctx *lsock_checkctx(lua_State *L, int arg) {
@@ -36,8 +39,8 @@ static int sni_call(lua_State *L) { /* function, socket, name, context, where th
   lua_call(L, 3, 1);
   if (lua_isnil(L, -1)) return 0;
   v = lua_tointegerx(L, -1, &ok);
-  if (!ok)
-    return luaL_error(L, "sni_callback must return nothing or an alert's number, not a %s", luaL_typename(L, -1));
+  if (!ok || v < 0 || v > 255)
+    return luaL_error(L, "sni_callback must return nothing or an alert's number, not %s", luaL_tolstring(L, -1, NULL));
   *answer = (int)v;
   return 0;
 }
@@ -74,7 +77,7 @@ static int on_servername(SSL *ssl, int *alert, void *arg) {
   lsock_Tls *t = SSL_get_app_data(ssl);
   lua_State *L = t ? t->L : NULL;
   const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
-  int answer = -1, base;
+  int answer = -1, base, status;
   (void)arg;
   if (!L || !t->self) return SSL_TLSEXT_ERR_NOACK;
   if (!lua_checkstack(L, 12)) {
@@ -89,7 +92,11 @@ static int on_servername(SSL *ssl, int *alert, void *arg) {
   lua_pushvalue(L, base + 1);
   lua_pushlightuserdata(L, (void *)(uintptr_t)name);
   lua_pushlightuserdata(L, &answer);
-  if (lua_pcall(L, 6, 0, 0) != LUA_OK) {
+  t->choosing = 1;
+  status = lua_pcall(L, 6, 0, 0);
+  t->choosing = 0;
+  ERR_clear_error(); /* what it left in OpenSSL's queue would pass for the handshake's */
+  if (status != LUA_OK) {
     lsock_tls_throw(t, base);
     *alert = SSL_AD_HANDSHAKE_FAILURE;
     return SSL_TLSEXT_ERR_ALERT_FATAL;
@@ -99,6 +106,17 @@ static int on_servername(SSL *ssl, int *alert, void *arg) {
   if (answer < 0) return SSL_TLSEXT_ERR_OK;
   *alert = answer;
   return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+/* Before OpenSSL looks for a session: the callback that finds the context comes after that. */
+static int on_hello(SSL *ssl, int *alert, void *arg) {
+  const unsigned char *name = NULL;
+  size_t len = 0;
+  (void)arg;
+  if (!SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &name, &len)) name = NULL;
+  if (lsock_tls_bind(ssl, name, name ? len : 0)) return SSL_CLIENT_HELLO_SUCCESS;
+  *alert = SSL_AD_INTERNAL_ERROR;
+  return SSL_CLIENT_HELLO_ERROR;
 }
 
 static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen, const unsigned char *in, unsigned inlen,
@@ -113,12 +131,12 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen, c
 
 static void on_keylog(const SSL *ssl, const char *line) {
   const lsock_Ctx *c = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
-  size_t n = strlen(line);
   char text[1024];
-  if (!c || c->keylog < 0 || n >= sizeof text) return;
-  memcpy(text, line, n);
-  text[n++] = '\n'; /* one write, so that several writers do not mix */
-  if (write(c->keylog, text, n) < 0) return;
+  int n = snprintf(text, sizeof text, "%s\n", line);
+  ssize_t put = 0;
+  if (c && c->keylog >= 0 && n > 0 && (size_t)n < sizeof text)
+    put = write(c->keylog, text, (size_t)n); /* one, so that several writers do not mix */
+  (void)put;                                 /* nobody to tell */
   OPENSSL_cleanse(text, sizeof text);
 }
 
@@ -149,9 +167,12 @@ lsock_Ctx *lsock_newctx(lua_State *L, int protocol) {
   c->seal = TLS_SEAL(lsock_core(L), c, 3);
   c->protocol = protocol;
   c->keylog = -1;
+  c->st = lsock_pushssl(L);
+  lua_pop(L, 1);
   lsock_ssl_setmeta(L, TLS_META_CTX);
   ERR_clear_error();
   c->ctx = SSL_CTX_new(m);
+  c->held = lsock_ssl_hold(c->st, c->ctx, TLS_HELD_CTX);
   if (!c->ctx) luaL_error(L, "cannot make an SSL context");
   setup(c);
   if (!SSL_CTX_set_cipher_list(c->ctx, CIPHERS)) luaL_error(L, "no ciphers");
@@ -161,8 +182,11 @@ lsock_Ctx *lsock_newctx(lua_State *L, int protocol) {
 static int ctx_gc(lua_State *L) {
   lsock_Ctx *c = lua_touserdata(L, 1);
   if (!c || lua_rawlen(L, 1) != sizeof *c || c->seal != TLS_SEAL(lsock_core(L), c, 3)) return 0;
-  if (c->ctx) SSL_CTX_set_app_data(c->ctx, NULL);
-  SSL_CTX_free(c->ctx);
+  if (c->ctx && !TLS_GONE(c)) {
+    lsock_ssl_release(c->st, c->held);
+    SSL_CTX_set_app_data(c->ctx, NULL);
+    SSL_CTX_free(c->ctx);
+  }
   c->ctx = NULL;
   OPENSSL_free(c->alpn);
   c->alpn = NULL;
@@ -189,11 +213,13 @@ typedef struct Password {
   int asked;
 } Password;
 
-static int password_call(lua_State *L) {
+static int password_call(lua_State *L) { /* password or function, room */
+  lua_Unsigned room = (lua_Unsigned)lua_tointeger(L, 2);
   lua_settop(L, 1);
   if (lua_isfunction(L, 1)) lua_call(L, 0, 1);
   if (lua_type(L, 1) != LUA_TSTRING)
     return luaL_error(L, "the password must be a string, not a %s", luaL_typename(L, 1));
+  if (lua_rawlen(L, 1) > room) return luaL_error(L, "the password is longer than %d bytes", (int)room);
   return 1;
 }
 
@@ -208,17 +234,21 @@ static int on_password(char *buf, int size, int writing, void *arg) {
   if (!w->at || !lua_checkstack(L, 4)) return -1;
   lua_pushcfunction(L, password_call);
   lua_pushvalue(L, w->at);
-  if (lua_pcall(L, 1, 1, 0) != LUA_OK) {
+  lua_pushinteger(L, size);
+  if (lua_pcall(L, 2, 1, 0) != LUA_OK) {
     w->thrown = lua_gettop(L);
     return -1;
   }
+  ERR_clear_error(); /* whatever it did meanwhile */
   p = lua_tolstring(L, -1, &n);
-  if (n > (size_t)size)
-    n = (size_t)size + 1; /* too long */
-  else
-    memcpy(buf, p, n);
+  memcpy(buf, p, n);
   lua_pop(L, 1);
-  return n > (size_t)size ? -1 : (int)n;
+  return (int)n;
+}
+
+static void expect_password(const lsock_Ctx *c, Password *w) {
+  SSL_CTX_set_default_passwd_cb(c->ctx, w ? on_password : NULL);
+  SSL_CTX_set_default_passwd_cb_userdata(c->ctx, w);
 }
 
 int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char *key, int password, const char *op) {
@@ -227,14 +257,13 @@ int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char
   if ((err = lsock_admit_other(L, op, "open")) != 0) return err;
   errno = 0;
   ERR_clear_error();
-  SSL_CTX_set_default_passwd_cb(c->ctx, on_password);
-  SSL_CTX_set_default_passwd_cb_userdata(c->ctx, &w);
+  expect_password(c, &w);
   ok = SSL_CTX_use_certificate_chain_file(c->ctx, cert) == 1;
+  expect_password(c, &w); /* a function that was asked may have loaded something itself */
   undone = ok && SSL_CTX_use_PrivateKey_file(c->ctx, key ? key : cert, SSL_FILETYPE_PEM) != 1;
   ok = ok && !undone && SSL_CTX_check_private_key(c->ctx) == 1;
   err = errno;
-  SSL_CTX_set_default_passwd_cb(c->ctx, NULL);
-  SSL_CTX_set_default_passwd_cb_userdata(c->ctx, NULL);
+  expect_password(c, NULL);
   if (w.thrown) {
     ERR_clear_error();
     lua_pushvalue(L, w.thrown);
@@ -285,7 +314,7 @@ static int ctx_load_cert_chain(lua_State *L) {
 
 /* Adds certificates and lists of revoked ones; their number, or < 0. */
 static int add_pem(X509_STORE *store, BIO *b) {
-  STACK_OF(X509_INFO) *infos = PEM_X509_INFO_read_bio(b, NULL, on_password, NULL);
+  STACK_OF(X509_INFO) *infos = PEM_X509_INFO_read_bio(b, NULL, lsock_no_password, NULL);
   int i, n = 0, ok = infos != NULL;
   for (i = 0; ok && i < sk_X509_INFO_num(infos); i++) {
     const X509_INFO *info = sk_X509_INFO_value(infos, i);
@@ -735,6 +764,7 @@ static void set_sni(lua_State *L, lsock_Ctx *c) {
   lua_pushvalue(L, 3);
   lua_setiuservalue(L, 1, CTX_UV_SNI);
   SSL_CTX_set_tlsext_servername_callback(c->ctx, (lua_isnil(L, 3) ? NULL : on_servername));
+  SSL_CTX_set_client_hello_cb(c->ctx, lua_isnil(L, 3) ? NULL : on_hello, NULL);
 }
 
 static void get_keylog(lua_State *L, const lsock_Ctx *c) {

@@ -11,6 +11,20 @@ static SSL *check_open(lua_State *L) {
   return lsock_checktls(L, 1)->ssl;
 }
 
+/* NULL also before the handshake has been made; in the middle of a later message OpenSSL would say that it is not. */
+static SSL *check_agreed(lua_State *L) {
+  const lsock_Tls *t = lsock_checktls(L, 1);
+  return t->agreed ? t->ssl : NULL;
+}
+
+/* NULL also while the peer has not proven that its certificate is its own: in a handshake, or when asked after it. */
+static SSL *check_proven(lua_State *L) {
+  SSL *ssl = check_agreed(L);
+  OSSL_HANDSHAKE_STATE state = ssl ? SSL_get_state(ssl) : TLS_ST_BEFORE;
+  if (!ssl || !SSL_is_server(ssl)) return ssl;
+  return state == TLS_ST_OK || state == TLS_ST_SR_KEY_UPDATE ? ssl : NULL;
+}
+
 /* ---------------------------------------------------------------- what was agreed */
 
 /* s:pending() -> bytes decrypted but not yet given out */
@@ -22,8 +36,8 @@ static int tls_pending(lua_State *L) {
 
 /* s:version() -> "TLSv1.3" ..., nil before the handshake */
 static int tls_version(lua_State *L) {
-  SSL *ssl = check_open(L);
-  if (ssl && SSL_is_init_finished(ssl))
+  const SSL *ssl = check_agreed(L);
+  if (ssl)
     lua_pushstring(L, SSL_get_version(ssl));
   else
     lua_pushnil(L);
@@ -97,8 +111,8 @@ static int tls_compression(lua_State *L) {
 
 /* s:group() -> name of the key exchange's group, or nil */
 static int tls_group(lua_State *L) {
-  SSL *ssl = check_open(L);
-  int nid = ssl && SSL_is_init_finished(ssl) ? (int)SSL_get_negotiated_group(ssl) : 0;
+  SSL *ssl = check_agreed(L);
+  int nid = ssl ? (int)SSL_get_negotiated_group(ssl) : 0;
   lua_pushstring(L, nid ? SSL_group_to_name(ssl, nid) : NULL);
   return 1;
 }
@@ -108,7 +122,7 @@ static int tls_group(lua_State *L) {
 ** without one
 */
 static int tls_getpeercert(lua_State *L) {
-  SSL *ssl = check_open(L);
+  SSL *ssl = check_proven(L);
   X509 *x = ssl ? SSL_get0_peer_certificate(ssl) : NULL;
   if (!x)
     lua_pushnil(L);
@@ -137,14 +151,14 @@ static int push_chain(lua_State *L, STACK_OF(X509) * chain, X509 *first) {
 
 /* s:get_verified_chain() -> list of DER certificates from the peer's to the root; empty if none was verified */
 static int tls_verified_chain(lua_State *L) {
-  const SSL *ssl = check_open(L);
+  const SSL *ssl = check_proven(L);
   int verified = ssl && SSL_get_verify_mode(ssl) & SSL_VERIFY_PEER && SSL_get_verify_result(ssl) == X509_V_OK;
   return push_chain(L, verified ? SSL_get0_verified_chain(ssl) : NULL, NULL); /* it has one even of a failure */
 }
 
 /* s:get_unverified_chain() -> list of DER certificates as the peer sent them */
 static int tls_unverified_chain(lua_State *L) {
-  SSL *ssl = check_open(L);
+  SSL *ssl = check_proven(L);
   if (!ssl) return push_chain(L, NULL, NULL);
   /* a server's list is without the peer's own */
   return push_chain(L, SSL_get_peer_cert_chain(ssl), SSL_is_server(ssl) ? SSL_get0_peer_certificate(ssl) : NULL);
@@ -168,18 +182,18 @@ static int push_end_point(lua_State *L, SSL *ssl) {
 static int tls_channel_binding(lua_State *L) {
   static const char *const types[] = {"tls-unique", "tls-exporter", "tls-server-end-point", NULL};
   static const char label[] = "EXPORTER-Channel-Binding"; /* RFC 9266 */
-  SSL *ssl = check_open(L);
+  SSL *ssl = check_agreed(L);
   unsigned char buf[64];
   size_t n = 0;
   int type = luaL_checkoption(L, 2, "tls-unique", types);
-  if (!ssl || !SSL_is_init_finished(ssl)) {
+  if (!ssl) {
     lua_pushnil(L);
     return 1;
   }
   if (type == 0 && SSL_version(ssl) < TLS1_3_VERSION) /* of the first Finished message (RFC 5929, section 3) */
     n = SSL_session_reused(ssl) != SSL_is_server(ssl) ? SSL_get_peer_finished(ssl, buf, sizeof buf)
                                                       : SSL_get_finished(ssl, buf, sizeof buf);
-  else if (type == 1 &&
+  else if (type == 1 && (SSL_version(ssl) >= TLS1_3_VERSION || SSL_get_extms_support(ssl) == 1) && /* RFC 9266, 4.2 */
            SSL_export_keying_material(ssl, buf, 32, label, sizeof label - 1, (const unsigned char *)"", 0, 1))
     n = 32;
   else if (type == 2 && push_end_point(L, ssl))
@@ -209,7 +223,9 @@ const lsock_Reg lsock_tls_methods[] = {{"cipher", tls_cipher},
 
 lsock_Session *lsock_tosession(lua_State *L, int arg) {
   lsock_Session *p = lua_touserdata(L, arg);
-  return p && lua_rawlen(L, arg) == sizeof *p && p->seal == TLS_SEAL(lsock_core(L), p, 5) ? p : NULL;
+  if (!p || lua_rawlen(L, arg) != sizeof *p || p->seal != TLS_SEAL(lsock_core(L), p, 5)) return NULL;
+  if (TLS_GONE(p)) p->session = NULL;
+  return p;
 }
 
 static lsock_Session *check_session(lua_State *L, int arg) {
@@ -218,24 +234,59 @@ static lsock_Session *check_session(lua_State *L, int arg) {
   return p;
 }
 
+SSL_SESSION *lsock_fit_session(lua_State *L, int arg, int ctx, int host, int err) {
+  const lsock_Session *p = lsock_tosession(L, arg);
+  const lsock_Ctx *c = lua_touserdata(L, ctx);
+  int same;
+  if (!p) {
+    luaL_argerror(L, err, "not an SSLSession");
+    return NULL; /* for checkers that do not know that it does not return */
+  }
+  lua_getiuservalue(L, arg, SESSION_UV_CTX);
+  luaL_argcheck(L, lua_rawequal(L, -1, ctx), err, "the session is another context's");
+  lua_getiuservalue(L, arg, SESSION_UV_HOST);
+  same = host ? lua_rawequal(L, -1, host) : lua_isnil(L, -1);
+  lua_pop(L, 2);
+  if (!same || (c->check_hostname && !p->named)) return NULL;
+  return (SSL_CTX_get_verify_mode(c->ctx) & SSL_VERIFY_PEER) && !p->verified ? NULL : p->session;
+}
+
 static void push_session(lua_State *L, int arg, const lsock_Tls *t) {
-  lsock_Session *p = lua_newuserdatauv(L, sizeof *p, 1);
+  lsock_Session *p = lua_newuserdatauv(L, sizeof *p, SESSION_UV_COUNT);
+  memset(p, 0, sizeof *p);
   p->seal = TLS_SEAL(lsock_core(L), p, 5);
-  p->session = NULL;
+  p->st = t->st;
   lsock_ssl_setmeta(L, TLS_META_SESSION);
   lsock_pushtls(L, arg);
   lua_getiuservalue(L, -1, TLS_UV_CTX);
-  lua_setiuservalue(L, -3, 1);
+  lua_setiuservalue(L, -3, SESSION_UV_CTX);
+  lua_getiuservalue(L, -1, TLS_UV_HOST);
+  lua_setiuservalue(L, -3, SESSION_UV_HOST);
   lua_pop(L, 1);
+  p->verified =
+      t->agreed && SSL_get_verify_mode(t->ssl) & SSL_VERIFY_PEER && SSL_get_verify_result(t->ssl) == X509_V_OK;
+  p->named = p->verified && t->named;
   p->session = SSL_get1_session(t->ssl);
+  p->held = lsock_ssl_hold(p->st, p->session, TLS_HELD_SESSION);
 }
 
 static int session_gc(lua_State *L) {
   lsock_Session *p = lsock_tosession(L, 1);
-  if (!p) return 0;
+  if (!p || !p->session) return 0;
+  lsock_ssl_release(p->st, p->held);
   SSL_SESSION_free(p->session);
   p->session = NULL;
   return 0;
+}
+
+/* OpenSSL has another object for what was agreed at each asking of some versions: the id tells. */
+static int session_eq(lua_State *L) {
+  const lsock_Session *a = lsock_tosession(L, 1), *b = lsock_tosession(L, 2);
+  unsigned na = 0, nb = 0;
+  const unsigned char *ia = a && a->session ? SSL_SESSION_get_id(a->session, &na) : NULL;
+  const unsigned char *ib = b && b->session ? SSL_SESSION_get_id(b->session, &nb) : NULL;
+  lua_pushboolean(L, ia && ib && (a->session == b->session || (na > 0 && na == nb && memcmp(ia, ib, na) == 0)));
+  return 1;
 }
 
 /* session.id, .time, .timeout, .has_ticket, .ticket_lifetime_hint */
@@ -287,15 +338,17 @@ int lsock_tls_field(lua_State *L, int arg, const char *k) {
   return 1;
 }
 
-/* context can be changed, by an sni_callback; session before the handshake */
+/* context can be changed by an sni_callback, and not within the handshake otherwise; session before it */
 int lsock_tls_newindex(lua_State *L) {
   lsock_Tls *t = lsock_checktls(L, 1);
   const char *k = luaL_checkstring(L, 2);
   if (strcmp(k, "context") == 0) {
     lsock_Ctx *c = lsock_checkctx(L, 3);
     if (!t->ssl) return luaL_error(L, "the connection is closed");
+    if (!t->choosing && !SSL_in_before(t->ssl) && !t->agreed) /* OpenSSL has chosen a key of the old one by then */
+      return luaL_error(L, "within the handshake only an sni_callback can set the context");
     if (!SSL_set_SSL_CTX(t->ssl, c->ctx)) return lsock_ssl_fail(L, "context", 0);
-    SSL_set_verify(t->ssl, SSL_CTX_get_verify_mode(c->ctx), NULL);
+    lsock_tls_ask(t, c);
     lsock_pushtls(L, 1);
     lua_pushvalue(L, 3);
     lua_setiuservalue(L, -2, TLS_UV_CTX);
@@ -305,12 +358,12 @@ int lsock_tls_newindex(lua_State *L) {
   if (strcmp(k, "session") == 0) {
     SSL_SESSION *s = check_session(L, 3)->session;
     luaL_argcheck(L, !t->server, 1, "a server's session cannot be set");
-    if (!s || !t->ssl || SSL_is_init_finished(t->ssl)) return luaL_error(L, "a session is set before the handshake");
+    if (!s || !t->ssl || !SSL_in_before(t->ssl)) return luaL_error(L, "a session is set before the handshake");
     lsock_pushtls(L, 1);
     lua_getiuservalue(L, -1, TLS_UV_CTX);
-    lua_getiuservalue(L, 3, 1);
-    luaL_argcheck(L, lua_rawequal(L, -1, -2), 3, "the session is another context's");
-    if (!SSL_set_session(t->ssl, s)) return lsock_ssl_fail(L, "session", 0);
+    lua_getiuservalue(L, -2, TLS_UV_HOST);
+    s = lsock_fit_session(L, 3, lua_gettop(L) - 1, lua_gettop(L), 3);
+    if (s && !SSL_set_session(t->ssl, s)) return lsock_ssl_fail(L, "session", 0);
     return 0;
   }
   return luaL_error(L, "cannot set '%s' of a TLS connection", k);
@@ -320,13 +373,15 @@ int lsock_tls_newindex(lua_State *L) {
 
 typedef struct Memory {
   uintptr_t seal;
+  lsock_Ssl *st;
   BIO *b;
+  unsigned held;
   int eof;
 } Memory;
 
 static Memory *check_memory(lua_State *L, int arg) {
   Memory *m = lua_touserdata(L, arg);
-  if (!m || lua_rawlen(L, arg) != sizeof *m || m->seal != TLS_SEAL(lsock_core(L), m, 2) || !m->b)
+  if (!m || lua_rawlen(L, arg) != sizeof *m || m->seal != TLS_SEAL(lsock_core(L), m, 2) || !m->b || TLS_GONE(m))
     luaL_typeerror(L, arg, "MemoryBIO");
   return m;
 }
@@ -340,8 +395,11 @@ static int mod_memory(lua_State *L) {
   Memory *m = lua_newuserdatauv(L, sizeof *m, 0);
   memset(m, 0, sizeof *m);
   m->seal = TLS_SEAL(lsock_core(L), m, 2);
+  m->st = lsock_pushssl(L);
+  lua_pop(L, 1);
   lsock_ssl_setmeta(L, TLS_META_BIO);
   m->b = BIO_new(BIO_s_mem());
+  m->held = lsock_ssl_hold(m->st, m->b, TLS_HELD_BIO);
   if (!m->b) return luaL_error(L, "not enough memory");
   BIO_set_mem_eof_return(m->b, -1); /* empty means later, not the end */
   return 1;
@@ -350,7 +408,10 @@ static int mod_memory(lua_State *L) {
 static int memory_gc(lua_State *L) {
   Memory *m = lua_touserdata(L, 1);
   if (!m || lua_rawlen(L, 1) != sizeof *m || m->seal != TLS_SEAL(lsock_core(L), m, 2)) return 0;
-  BIO_free(m->b);
+  if (m->b && !TLS_GONE(m)) {
+    lsock_ssl_release(m->st, m->held);
+    BIO_free(m->b);
+  }
   m->b = NULL;
   return 0;
 }
@@ -423,14 +484,14 @@ static int obj_index(lua_State *L) {
 static int obj_gc(lua_State *L) {
   lsock_Tls *t = lua_touserdata(L, 1);
   if (!t || lua_rawlen(L, 1) != sizeof *t || t->seal != TLS_SEAL(lsock_core(L), t, 1) || t->L) return 0;
-  SSL_free(t->ssl);
-  t->ssl = NULL;
+  lsock_tls_finish(t);
   return 0;
 }
 
 static const lsock_Reg obj_meta[] = {{"__gc", obj_gc}, {"__newindex", lsock_tls_newindex}, {NULL, NULL}};
 static const lsock_Reg memory_meta[] = {{"__gc", memory_gc}, {NULL, NULL}};
-static const lsock_Reg session_meta[] = {{"__gc", session_gc}, {"__index", session_index}, {NULL, NULL}};
+static const lsock_Reg session_meta[] = {
+    {"__eq", session_eq}, {"__gc", session_gc}, {"__index", session_index}, {NULL, NULL}};
 static const lsock_Reg functions[] = {{"MemoryBIO", mod_memory}, {NULL, NULL}};
 
 void lsock_open_sslobj(lua_State *L, int core) {

@@ -46,12 +46,14 @@ static int ask(lua_State *L) {
 static unsigned call(SSL *ssl, int uv, Psk *p) {
   lsock_Tls *t = SSL_get_app_data(ssl);
   lua_State *L = t ? t->L : NULL;
-  int base;
+  int base, status;
   if (!L || !lsock_ctx_callback(t, uv, &base)) return 0;
   lua_pushcfunction(L, ask);
   lua_insert(L, -2);
   lua_pushlightuserdata(L, p);
-  if (lua_pcall(L, 2, 0, 0) != LUA_OK) {
+  status = lua_pcall(L, 2, 0, 0);
+  ERR_clear_error(); /* as in lsocket_sslctx.c */
+  if (status != LUA_OK) {
     p->len = 0;
     lsock_tls_throw(t, base);
   } else

@@ -81,14 +81,20 @@ static BIO_METHOD *new_method(void) {
 
 /* ---------------------------------------------------------------- connections */
 
+/* The same, without what the end of the state has freed. */
+static lsock_Tls *living(lsock_Tls *t) {
+  if (TLS_GONE(t)) t->ssl = NULL;
+  return t;
+}
+
 lsock_Tls *lsock_checktls(lua_State *L, int arg) {
   const lsock_Core *core = lsock_core(L);
   void *p = lua_touserdata(L, arg);
   lsock_Sock *s = p;
   lsock_Tls *t = p;
-  if (s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s) && s->trdata) return s->trdata;
-  if (!t || lua_rawlen(L, arg) != sizeof *t || t->seal != TLS_SEAL(core, t, 1)) luaL_typeerror(L, arg, "TLS socket");
-  return t;
+  if (s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s) && s->trdata) return living(s->trdata);
+  if (t && lua_rawlen(L, arg) == sizeof *t && t->seal == TLS_SEAL(core, t, 1)) return living(t);
+  for (;;) luaL_typeerror(L, arg, "TLS socket"); /* as in lsock_nosock */
 }
 
 lsock_Tls *lsock_pushtls(lua_State *L, int arg) {
@@ -128,7 +134,7 @@ lsock_Tls *lsock_newtls(lua_State *L, const lsock_Wrap *w, int meta) {
 }
 
 /* Tells OpenSSL the name that the peer must prove and, unless it is an address, be asked for. */
-static int set_host(const lsock_Tls *t, const char *host) {
+static int set_host(lsock_Tls *t, const char *host) {
   X509_VERIFY_PARAM *param = SSL_get0_param(t->ssl);
   ASN1_OCTET_STRING *ip = a2i_IPADDRESS(host);
   int ok = 1;
@@ -138,8 +144,22 @@ static int set_host(const lsock_Tls *t, const char *host) {
   else
     ASN1_OCTET_STRING_free(ip);
   if (!ok || !t->ctx->check_hostname) return ok;
+  t->named = 1;
   X509_VERIFY_PARAM_set_hostflags(param, t->ctx->host_flags);
   return ip ? X509_VERIFY_PARAM_set1_ip_asc(param, host) : X509_VERIFY_PARAM_set1_host(param, host, 0);
+}
+
+int lsock_tls_bind(SSL *ssl, const unsigned char *name, size_t len) {
+  unsigned char id[EVP_MAX_MD_SIZE];
+  unsigned n;
+  if (!EVP_Digest(name ? (const void *)name : "", len, id, &n, EVP_sha256(), NULL)) return 0;
+  id[SSL_MAX_SID_CTX_LENGTH - 1] = (unsigned char)SSL_get_verify_mode(ssl);
+  return SSL_set_session_id_context(ssl, id, SSL_MAX_SID_CTX_LENGTH);
+}
+
+void lsock_tls_ask(lsock_Tls *t, const lsock_Ctx *c) {
+  int later = c->pha && t->server ? SSL_VERIFY_POST_HANDSHAKE : 0;
+  SSL_set_verify(t->ssl, SSL_CTX_get_verify_mode(c->ctx) | later, NULL);
 }
 
 /* Makes OpenSSL's object for the connection on top. 0, or errno or the queue tell why not. */
@@ -148,31 +168,37 @@ static int start(lua_State *L, lsock_Tls *t, const char *host, SSL_SESSION *sess
   (void)L;
   t->ssl = SSL_new(t->ctx->ctx);
   if (!t->ssl) return 0;
+  t->held = lsock_ssl_hold(t->st, t->ssl, TLS_HELD_SSL);
   SSL_set_app_data(t->ssl, t);
   if (t->suppress) SSL_set_options(t->ssl, SSL_OP_IGNORE_UNEXPECTED_EOF);
-  if (t->ctx->pha && t->server) SSL_set_verify(t->ssl, SSL_get_verify_mode(t->ssl) | SSL_VERIFY_POST_HANDSHAKE, NULL);
+  lsock_tls_ask(t, t->ctx);
   if (t->ctx->pha && !t->server) SSL_set_post_handshake_auth(t->ssl, 1);
   if (host && !set_host(t, host)) return 0;
   if (session && !SSL_set_session(t->ssl, session)) return 0;
   if (t->server) {
     /* not the context's: a client's PSK of TLS 1.3 is refused where there is one */
-    if (!SSL_set_session_id_context(t->ssl, (const unsigned char *)"lua", 3)) return 0;
+    if (!lsock_tls_bind(t->ssl, NULL, 0)) return 0;
     SSL_set_accept_state(t->ssl);
   } else
     SSL_set_connect_state(t->ssl);
   return 1;
 }
 
-static void finish(lsock_Tls *t) {
-  SSL_free(t->ssl);
+void lsock_tls_finish(lsock_Tls *t) {
+  SSL *ssl = living(t)->ssl;
+  lsock_ssl_release(t->st, t->held);
+  /* without a goodbye OpenSSL would let nobody resume the session, though only an error of TLS is a reason */
+  if (ssl && t->agreed && !(t->broken && t->why)) SSL_set_shutdown(ssl, SSL_SENT_SHUTDOWN | SSL_get_shutdown(ssl));
+  SSL_free(ssl);
   t->ssl = NULL;
+  t->held = 0;
   t->fd = LSOCK_NOFD;
 }
 
 static int tls_gc(lua_State *L) {
   lsock_Tls *t = lua_touserdata(L, 1);
   if (!t || lua_rawlen(L, 1) != sizeof *t || t->seal != TLS_SEAL(lsock_core(L), t, 1) || t->L) return 0;
-  finish(t);
+  lsock_tls_finish(t);
   if (t->sock) { /* its socket ends too, at the latest now, or the debug library took this away from it */
     t->sock->tr = NULL;
     t->sock->trdata = NULL;
@@ -196,7 +222,7 @@ int lsock_tls_begin(lua_State *L, lsock_Op *op, lsock_Tls *t) {
     lsock_pushtls(L, op->self);
     lua_pop(L, 1);
   }
-  if (!t->ssl) return gone(op, EBADF, "socket is closed");
+  if (!living(t)->ssl) return gone(op, EBADF, "socket is closed");
   if (t->L) return gone(op, EBUSY, "a callback of this connection is running");
   if (t->broken) return lsock_tls_broken(L, op, t);
   t->L = L;
@@ -215,6 +241,14 @@ static void break_off(lsock_Tls *t, int ended) {
   t->why_errno = t->err;
   t->verify = SSL_get_verify_result(t->ssl);
   ERR_clear_error();
+}
+
+/* Describes the operation's error by what break_off found, which leaves the connection as it was. */
+static int refuse(lua_State *L, lsock_Op *op, lsock_Tls *t) {
+  break_off(t, 0);
+  t->L = NULL;
+  t->broken = 0;
+  return lsock_tls_broken(L, op, t);
 }
 
 /* What an OpenSSL call that did not succeed means: 0 at the end of the stream, or as a step, LSOCK_FAIL yet undescribed. */
@@ -243,8 +277,9 @@ static int outcome(lsock_Op *op, lsock_Tls *t, int r) {
 
 ssize_t lsock_tls_end(lua_State *L, lsock_Op *op, lsock_Tls *t, ssize_t done, int out) {
   t->L = NULL;
+  if (!t->agreed) t->agreed = SSL_is_init_finished(t->ssl) != 0;
   if (t->doomed) {
-    finish(t);
+    lsock_tls_finish(t);
     t->thrown = 0;
     return gone(op, ECANCELED, "socket was closed while waiting");
   }
@@ -324,6 +359,10 @@ ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *da
   if (n == 0) return 0;
   out = lsock_tls_begin(L, op, t);
   if (out < 0) return out;
+  if (SSL_get_shutdown(t->ssl) & SSL_SENT_SHUTDOWN) { /* likewise, and the peer may go on */
+    ERR_raise(ERR_LIB_SSL, SSL_R_PROTOCOL_IS_SHUTDOWN);
+    return refuse(L, op, t);
+  }
   if (many) SSL_clear_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS); /* the buffer serves them all */
   while (total < n && !t->doomed) {                           /* a record each */
     if (many && n - total <= SSL3_RT_MAX_PLAIN_LENGTH) SSL_set_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS);
@@ -347,6 +386,10 @@ ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *da
 int lsock_tls_goodbye(lua_State *L, lsock_Op *op, lsock_Tls *t, int both) {
   int r = lsock_tls_begin(L, op, t), out = 0, idle = 0;
   if (r < 0) return r;
+  if (SSL_in_init(t->ssl)) { /* SSL_shutdown says the same, but nothing is broken */
+    ERR_raise(ERR_LIB_SSL, SSL_R_SHUTDOWN_WHILE_IN_INIT);
+    return refuse(L, op, t);
+  }
   do {
     r = SSL_shutdown(t->ssl);
     if (r == 0 && both) r = SSL_shutdown(t->ssl);
@@ -375,7 +418,7 @@ static ssize_t tr_transmit(lua_State *L, lsock_Op *op, const char *data, size_t 
 
 /* Half-close: this end says goodbye and goes on reading. */
 static int tr_shutdown(lua_State *L, lsock_Op *op, int how) {
-  lsock_Tls *t = op->s->trdata;
+  lsock_Tls *t = living(op->s->trdata);
   int r;
   if (how == SHUT_RD || !t->ssl || t->broken || SSL_in_init(t->ssl)) return 0;
   r = lsock_tls_goodbye(L, op, t, 0);
@@ -390,7 +433,7 @@ static int tr_connected(lua_State *L, lsock_Op *op) {
 
 static size_t tr_pending(const lsock_Sock *s) {
   const lsock_Tls *t = s->trdata;
-  int n = t->ssl ? SSL_pending(t->ssl) : 0;
+  int n = t->ssl && !TLS_GONE(t) ? SSL_pending(t->ssl) : 0;
   return n > 0 ? (size_t)n : 0;
 }
 
@@ -405,11 +448,12 @@ static void drop_unread(const lsock_Tls *t) {
 }
 
 static void tr_closing(lsock_Sock *s, int last) {
-  lsock_Tls *t = s->trdata;
+  lsock_Tls *t = living(s->trdata);
   s->tr = NULL;
   t->sock = NULL;
   if (t->L) { /* by a callback; OpenSSL still works with it */
     t->doomed = 1;
+    t->fd = LSOCK_NOFD; /* its number may soon be another's */
     return;
   }
   if (last && t->ssl && !t->broken && !SSL_in_init(t->ssl) && !(SSL_get_shutdown(t->ssl) & SSL_SENT_SHUTDOWN)) {
@@ -418,7 +462,7 @@ static void tr_closing(lsock_Sock *s, int last) {
     ERR_clear_error();
     if (!t->server) drop_unread(t);
   }
-  finish(t);
+  lsock_tls_finish(t);
 }
 
 static int tr_accepted(lua_State *L, lsock_Op *op, int slot);
@@ -545,19 +589,9 @@ void lsock_wrap_options(lua_State *L, int arg, lsock_Wrap *w, const char *const 
   luaL_argcheck(L, w->server || w->host || !c->check_hostname, arg, "check_hostname needs server_hostname");
 }
 
-/* The session at w->session, of the same context. */
+/* The session at w->session, if it is of use. */
 static SSL_SESSION *check_session(lua_State *L, int arg, const lsock_Wrap *w) {
-  const lsock_Session *p;
-  if (!w->session) return NULL;
-  p = lsock_tosession(L, w->session);
-  if (!p) {
-    luaL_argerror(L, arg, "not an SSLSession");
-    return NULL; /* for checkers that do not know that it does not return */
-  }
-  lua_getiuservalue(L, w->session, 1);
-  luaL_argcheck(L, lua_rawequal(L, -1, w->ctx), arg, "the session is another context's");
-  lua_pop(L, 1);
-  return p->session;
+  return w->session ? lsock_fit_session(L, w->session, w->ctx, w->host, arg) : NULL;
 }
 
 static int step_handshake(lua_State *L, lsock_Op *op) {
@@ -780,7 +814,7 @@ int lsock_wrap_bio(lua_State *L, const lsock_Wrap *w, BIO *in, BIO *out) {
   lsock_Tls *t = lsock_newtls(L, w, TLS_META_OBJ);
   if (!start(L, t, w->host ? lua_tostring(L, w->host) : NULL, session)) return lsock_ssl_fail(L, "wrap_bio", ENOMEM);
   BIO_up_ref(in);
-  BIO_up_ref(out);
+  if (in != out) BIO_up_ref(out); /* one reference does for both (SSL_set_bio(3)) */
   SSL_set_bio(t->ssl, in, out);
   return 1;
 }

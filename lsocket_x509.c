@@ -272,6 +272,15 @@ void lsock_x509_pushder(lua_State *L, X509 *x) {
   if (n < 0) lua_error(L);
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): OpenSSL has its type */
+int lsock_no_password(char *buf, int size, int writing, void *arg) {
+  (void)buf;
+  (void)size;
+  (void)writing;
+  (void)arg;
+  return -1;
+}
+
 /* Pushes the DER bytes of the first certificate; 0 if there is none. */
 int lsock_x509_pem_to_der(lua_State *L, const char *pem, size_t len) {
   BIO *b;
@@ -280,8 +289,9 @@ int lsock_x509_pem_to_der(lua_State *L, const char *pem, size_t len) {
   int n;
   if (len > INT_MAX) return 0;
   b = BIO_new_mem_buf(pem, (int)len);
-  x = b ? PEM_read_bio_X509(b, NULL, NULL, NULL) : NULL;
+  x = b ? PEM_read_bio_X509(b, NULL, lsock_no_password, NULL) : NULL;
   BIO_free(b);
+  ERR_clear_error();
   if (!x) return 0;
   d.len = i2d_X509(x, &d.p);
   X509_free(x);

@@ -494,7 +494,8 @@ if "sni" in words:
     def choose(sock, name, context):
         if name == "second.test": sock.context = second
     ctx.sni_callback = choose
-listener = socket.create_server(("127.0.0.1", int(port))) if side == "server" else None
+listener = socket.create_server(("127.0.0.1", 0)) if side == "server" else None
+if listener: print("port", listener.getsockname()[1], flush=True)
 host, session = "localhost", None
 def name(cert): return dict(x[0] for x in cert["subject"])["commonName"] if cert else None
 def both_ways(s, path): # in one thread: its connections are not for two
@@ -554,6 +555,12 @@ local function python(side, port, version, words, cert)
   return tls.python("peer", PYTHON, side, port, version, pem "ca.pem", pem(cert .. ".pem"), pem(cert .. ".key"), words)
 end
 
+-- A server, on a port of the system's choice: one found free beforehand may be another's by then.
+local function serve(version, words, cert)
+  local p = python("server", 0, version, words, cert)
+  return tonumber(p:expect "^port (%d+)$"), p
+end
+
 local function sha256(path)
   local p <close> = io.popen("openssl dgst -sha256 -r " .. path)
   return p:read "a":match "^%x+"
@@ -574,13 +581,8 @@ for _, version in ipairs(tls.versions) do
   local dotted = version:gsub("_", ".")
 
   describe(version .. ", Python as a server", function()
-    local function serve(words, cert)
-      local port = tls.free_port()
-      return port, python("server", port, version, words, cert)
-    end
-
     it("agrees on protocol, certificate and session", function()
-      local port, p = serve "sni begin echo unwrap begin echo unwrap begin echo unwrap"
+      local port, p = serve(version, "sni begin echo unwrap begin echo unwrap begin echo unwrap")
       local ctx = tls.client()
       local c = connect(port, {client = ctx, version = version, alpn = {"b", "x"}})
       assert.equal("b", c:selected_alpn_protocol())
@@ -602,7 +604,7 @@ for _, version in ipairs(tls.versions) do
     end)
 
     it("knows sessions by their ids", function()
-      local port, p = serve "noticket begin echo unwrap begin echo unwrap"
+      local port, p = serve(version, "noticket begin echo unwrap begin echo unwrap")
       local ctx = tls.client()
       local c = connect(port, {client = ctx, version = version})
       assert.equal("1", (c:sendall "1":recv(10)))
@@ -617,13 +619,13 @@ for _, version in ipairs(tls.versions) do
     end)
 
     it("sees the client's certificate, or refuses", function()
-      local port, p = serve "required begin echo unwrap begin"
+      local port, p = serve(version, "required begin echo unwrap begin")
       local c = connect(port, {version = version, cert = "client"})
       assert.equal("1", (c:sendall "1":recv(10)))
       keep(c:unwrap())
       fails("TLSV1_ALERT_UNKNOWN_CA", function() connect(port, {version = version, cert = "untrusted"}):recv(1) end)
       assert.matches("None client False\nerror CERTIFICATE_VERIFY_FAILED\n$", p:text())
-      port, p = serve "optional begin echo unwrap"
+      port, p = serve(version, "optional begin echo unwrap")
       c = connect(port, {version = version})
       assert.equal("1", (c:sendall "1":recv(10)))
       keep(c:unwrap())
@@ -633,7 +635,7 @@ for _, version in ipairs(tls.versions) do
     it("gets and sends tens of megabytes at once, then hears goodbye and still answers", function()
       local data = tls.random_bytes(24000000)
       local path = tls.file("large", data)
-      local port, p = serve("begin " .. path .. " half unwrap")
+      local port, p = serve(version, "begin " .. path .. " half unwrap")
       local c = connect(port, {version = version})
       assert.is_true(both_ways(c, data) == data)
       c:shutdown(socket.SHUT_WR)
@@ -708,8 +710,7 @@ end
 
 describe("a certificate asked for after the handshake", function()
   it("by Python", function()
-    local port = tls.free_port()
-    local p = python("server", port, "TLSv1_3", "pha begin verify unwrap")
+    local port, p = serve("TLSv1_3", "pha begin verify unwrap")
     local ctx = tls.client()
     ctx.post_handshake_auth = true
     local c = connect(port, {client = ctx, cert = "client"})
@@ -721,8 +722,7 @@ describe("a certificate asked for after the handshake", function()
   end)
 
   it("by Python, from one that does not offer it", function()
-    local port = tls.free_port()
-    local p = python("server", port, "TLSv1_3", "pha begin verify unwrap")
+    local port, p = serve("TLSv1_3", "pha begin verify unwrap")
     connect(port, {cert = "client"})
     assert.equal("begin TLSv1.3 None None False\nerror EXTENSION_NOT_RECEIVED\n", p:text())
   end)

@@ -76,7 +76,10 @@ describe("socket.ssl", function()
     assert.equal(0, ssl.cert_time_to_seconds "Jan  1 00:00:00 1970 GMT")
     assert.equal(951782400, ssl.cert_time_to_seconds "Feb 29 00:00:00 2000 GMT")
     assert.equal(4102444799, ssl.cert_time_to_seconds "Dec 31 23:59:59 2099 GMT")
-    for _, text in ipairs {"", "Jan  5 09:34:43 2018 CET", "Foo  5 09:34:43 2018 GMT", "Jan 32 09:34:43 2018 GMT",
+    assert.equal(1525512883, ssl.cert_time_to_seconds "mAy 05 09:34:43 2018 GmT")
+    assert.equal(1230768001, ssl.cert_time_to_seconds "Dec 31 23:59:61 2008 GMT")
+    for _, text in ipairs {"", "Jan  5 09:34:43 2018 CET",
+        "Dec 31 23:59:62 2008 GMT", "Foo  5 09:34:43 2018 GMT", "Jan 32 09:34:43 2018 GMT",
         "Jan  5 25:34:43 2018 GMT", "anJ  5 09:34:43 2018 GMT", "Jan  5 09:3x:43 2018 GMT"} do
       assert.is_false((pcall(ssl.cert_time_to_seconds, text)), text)
     end

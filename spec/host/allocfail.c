@@ -5,7 +5,8 @@
 ** a memory error and then succeed in the same state with memory enough; after lua_close no memory and no descriptor may
 ** be left.
 **
-** First of all: Lua gives up a socket whose __gc it has no memory to call, and the end of the state closes it.
+** First of all: Lua gives up a socket whose __gc it has no memory to call, and the end of the state closes it. It frees
+** what OpenSSL has for objects given up; AddressSanitizer would find that.
 **
 **   allocfail [-p] script.lua [every [first last]]
 **
@@ -100,14 +101,18 @@ static void guard(lua_State *L) {
   lsock_setlimits(L, &limits);
 }
 
-static int script(lua_State *L) {
+static void open_modules(lua_State *L) {
   luaL_requiref(L, "socket", luaopen_socket, 0);
-  if (guarded) guard(L);
   if (luaopen_socket_ssl) {
     lua_getfield(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
     lua_pushcfunction(L, luaopen_socket_ssl);
     lua_setfield(L, -2, "socket.ssl");
   }
+}
+
+static int script(lua_State *L) {
+  open_modules(L);
+  if (guarded) guard(L);
   lua_settop(L, 1);
   if (luaL_loadfile(L, lua_touserdata(L, 1)) != LUA_OK) return lua_error(L);
   lua_call(L, 0, 0);
@@ -170,11 +175,17 @@ static int run(char *path, long from, long to, int fds) {
   return ended;
 }
 
-/* Collects a socket while there is no memory, and no room on the stack for a call. */
+/* Collects a socket, and all that TLS has, while there is no memory, and no room on the stack for a call. */
 static int give_up(lua_State *L) {
+  static const char tls[] = "local ssl = require 'socket.ssl'\n"
+                            "local c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)\n"
+                            "local o = c:wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), {server_hostname = 'x'})\n"
+                            "assert(not o:try_do_handshake() and o.session)";
   int fds = descriptors();
-  luaL_requiref(L, "socket", luaopen_socket, 0);
+  lua_gc(L, LUA_GCSTOP);
+  open_modules(L);
   if (luaL_dostring(L, "require 'socket'.socket()")) return lua_error(L);
+  if (luaopen_socket_ssl && luaL_dostring(L, tls)) return lua_error(L);
   first = count + 1;
   last = LONG_MAX;
   while (lua_checkstack(L, 1)) lua_pushnil(L);
