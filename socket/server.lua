@@ -160,7 +160,8 @@ end
 -- May who calls wait for the end? Not if the server waits for who calls, and not where waiting holds up the thread.
 function Run:can_wait()
   local _, scheduler = socket.reactor.running()
-  if not (scheduler and coroutine.isyieldable() and coroutine.status(self.coroutine) == "suspended") then return false end
+  if not (scheduler and coroutine.isyieldable()) then return false end
+  if coroutine.status(self.coroutine) ~= "suspended" then return false end
   return not self.tasks or not self.tasks[require "socket.loop".current()]
 end
 
