@@ -9,7 +9,7 @@
 #include <limits.h>
 #include <string.h>
 
-/* Operations a task may do before others have their turn, and ns that one round may take. */
+/* Operations a task may do before others have their turn, and ns that timers and tasks each may take of a round. */
 #define SHARE 16
 #define ROUND INT64_C(1000000)
 
@@ -411,19 +411,25 @@ static void run_queue(lua_State *L, Reactor *r, int owner) {
   }
 }
 
-/* An alarm rings: calls its function. */
+/* An alarm rings: calls its function, in the next round once more where there was no memory for that. */
 static void ring(lua_State *L, Reactor *r, int owner, Alarm *a) {
+  uintptr_t seal = a->seal;
+  int status, alarms = lua_gettop(L) + 1;
   a->seal = 0;
-  (void)r;
   lsock_pushpart(L, owner, UV_ALARMS);
-  lua_rawgeti(L, -1, a->ref);
-  luaL_unref(L, -2, a->ref);
+  lua_rawgeti(L, alarms, a->ref);
   lua_getiuservalue(L, -1, 1);
-  lua_call(L, 0, 0);
-  lua_pop(L, 2);
+  status = lua_pcall(L, 0, 0, 0);
+  if (status == LUA_ERRMEM && r->timers.n < r->timers.cap) {
+    a->seal = seal;
+    lsock_timer_set(&r->timers, &a->timer, lsock_plat_now());
+  } else
+    luaL_unref(L, alarms, a->ref);
+  if (status != LUA_OK) lua_error(L);
+  lua_settop(L, alarms - 1);
 }
 
-/* A task's own seal follows its timer, an alarm's likewise: which of the two is it? */
+/* A task's own seal follows its timer, an alarm's likewise: which of the two is it? Takes its part of a round's time. */
 static void expire(lua_State *L, Reactor *r, int owner) {
   int64_t now;
   size_t left = r->timers.n; /* those set meanwhile have their turn in the next round */
@@ -436,6 +442,7 @@ static void expire(lua_State *L, Reactor *r, int owner) {
       lsock_task_wake((Task *)(void *)timer, LSOCK_R_EXPIRED);
     else
       ring(L, r, owner, (Alarm *)(void *)timer);
+    if (left % 32 == 0 && lsock_plat_now() - now >= ROUND) return;
   }
 }
 
