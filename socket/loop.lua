@@ -8,7 +8,7 @@ local park, running = reactor.park, reactor.running
 
 local function raise_timeout(op) error(reactor.timeout(op), 0) end
 
-local M = {cancelled = reactor.cancelled, resume = reactor.resume, sleep = socket.sleep, wait = reactor.wait}
+local M = {cancelled = reactor.cancelled, resume = reactor.resume, wait = reactor.wait}
 
 local Loop, Task, Group, Queue, Event = {}, {}, {}, {}, {}
 for class, name in pairs {[Loop] = "loop", [Task] = "task", [Group] = "group", [Queue] = "queue", [Event] = "event"} do
@@ -91,11 +91,13 @@ local function wait_in(list, seconds, what)
   return note.woken or woken, nil, note.woken
 end
 
--- The first note of a list, at list.first; nil if there is none. Those that gave up have left holes, and tasks
--- of a closed loop will never go on.
+-- Will its task go on? Not one of a closed loop, nor where a script has closed the coroutine.
+local function lives(note) return note and not note.loop.closed and coroutine.status(note.co) ~= "dead" end
+
+-- The first note of a list, at list.first; nil if there is none. Those that gave up have left holes.
 local function first_note(list)
   local first, last = list.first, list.last
-  while first <= last and not (list[first] and not list[first].loop.closed) do
+  while first <= last and not lives(list[first]) do
     list[first] = nil
     first = first + 1
   end
@@ -375,7 +377,7 @@ function Loop:timeout()
   return #self.failures > 0 and 0 or self.reactor:timeout()
 end
 
-function Loop.sleep(_, seconds) return socket.sleep(seconds) end
+function Loop.sleep(_, seconds) return M.sleep(seconds) end
 function Loop.wait(_, ...) return reactor.wait(...) end
 function Loop:current()
   local task = current()
@@ -448,6 +450,15 @@ function M.run(f, ...)
 end
 
 ---------------------------------------------------------------- inside tasks
+
+-- As socket.sleep, but 0 is a turn for the others, except in a coroutine of a task's own.
+function M.sleep(seconds)
+  if seconds == 0 and current() then
+    local ok, e = pcall(park, 1e-9)
+    if ok then return elseif e ~= NOT_HERE then error(e, 0) end
+  end
+  return socket.sleep(seconds)
+end
 
 function M.spawn(f, ...)
   expect_callable(f, 1, "spawn")
