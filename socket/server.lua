@@ -133,8 +133,8 @@ end
 
 ---------------------------------------------------------------- serving
 
--- What there is while serve_forever runs. At its end who waits in shutdown goes on: each waits for an event, or reads from
--- a socket that is closed then, which works in the tasks of every scheduler.
+-- What there is while serve_forever runs. At its end who waits in shutdown goes on: each waits for an event, or reads
+-- from a socket that is closed then, which works in the tasks of every scheduler.
 local Run = {}
 Run.__index = Run
 
