@@ -398,6 +398,7 @@ local function shut(self)
     local before = self.count
     local ok, e = pcall(self.reactor.turn, self.reactor, 0.01)
     if not ok then
+      if socket.iserror(e) and e.op == "turn" and e.code == "EAGAIN" then break end -- the host lets nothing block
       err = err or {e}
       if self.count == before then break end
     end
