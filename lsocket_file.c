@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define DEFAULT_SIZE 8192
+#define SMALL ((size_t)1024) /* the first buffer: many connections have little to say at a time */
 #define SIZE_MAX_BUF ((size_t)1 << 30)
 #define KEPT 65536 /* a larger buffer than this, and than asked for, is given back once it is empty */
 #define SHARE 4096 /* bytes received before others have their turn */
@@ -28,10 +29,11 @@ typedef struct File {
   uintptr_t seal;
   lsock_Sock *s; /* NULL when closed */
   Bytes in, out;
-  size_t size;   /* of new buffers */
-  size_t limit;  /* the longest line, numeral or rest of a stream that may be read */
-  unsigned turn; /* counts what was taken out of `in`, to notice that somebody else did */
+  size_t size, out_size; /* of the buffers when there is much to read, to write */
+  size_t limit;          /* the longest line, numeral or rest of a stream that may be read */
+  unsigned turn;         /* counts what was taken out of `in`, to notice that somebody else did */
   int readable, writable;
+  int full; /* the last read filled the buffer: more is coming */
   Buffering buffering;
 } File;
 
@@ -80,6 +82,32 @@ static void reserve(lua_State *L, Bytes *b, int uv, size_t n, size_t size) {
     b->to = waiting(b);
     b->from = 0;
   }
+}
+
+static void reserve_in(lua_State *L, File *f, size_t want, size_t limit) {
+  const Bytes *b = &f->in;
+  size_t n = 1;
+  if (want > f->size)
+    n = want;
+  else if (b->room < f->size && (f->full || want > SMALL || f->size < 2 * SMALL))
+    n = f->size - waiting(b);
+  else if (b->room == 0)
+    n = SMALL;
+  else if (b->to == b->room && waiting(b) > b->room / 2) /* a long line */
+    n = b->room;
+  if (limit && n > limit - waiting(b)) n = limit - waiting(b);
+  reserve(L, &f->in, UV_IN, n, 0);
+}
+
+/* Room for what is to be written, as far as the buffer may hold that. */
+static void reserve_out(lua_State *L, File *f, size_t n) {
+  const Bytes *b = &f->out;
+  if (n <= b->room - b->to || b->room >= f->out_size) return;
+  if (b->room > 0 || n > SMALL || f->out_size < 2 * SMALL)
+    n = f->out_size - waiting(b);
+  else
+    n = SMALL;
+  reserve(L, &f->out, UV_OUT, n, 0);
 }
 
 /* ---------------------------------------------------------------- operations */
@@ -140,7 +168,7 @@ static int fill(lua_State *L, lsock_Op *op, File *f, size_t want, size_t *spent)
     return n > 0 ? SOMETHING : NOTHING;
   }
   if (f->size > 1) {
-    reserve(L, &f->in, UV_IN, want > f->size ? want : f->in.room - f->in.to > 0 ? 1 : f->size, f->size);
+    reserve_in(L, f, want, op->core->receive_max);
     most = f->in.room - f->in.to;
   } else {
     reserve(L, &f->in, UV_IN, want, 64);
@@ -148,6 +176,7 @@ static int fill(lua_State *L, lsock_Op *op, File *f, size_t want, size_t *spent)
   }
   n = lsock_receive(L, op, f->in.p + f->in.to, most, 0);
   if (n < 0) return (int)n;
+  f->full = (size_t)n == most;
   f->in.to += (size_t)n;
   *spent += (size_t)n < most ? SHARE : (size_t)n;
   return n > 0 ? MAYBE : NOTHING;
@@ -497,11 +526,14 @@ static int file_write(lua_State *L) {
   lsock_Op op;
   File *f = check_file(L, 1);
   int i, n = lua_gettop(L) - 1;
-  size_t len;
-  for (i = 2; i <= n + 1; i++) lsock_checkbytes(L, i, &len);
+  size_t len, total = 0;
+  for (i = 2; i <= n + 1; i++) {
+    lsock_checkbytes(L, i, &len);
+    total += len;
+  }
   if (!f->s) return unusable(L, "write", "file is closed");
   if (!f->writable) return unusable(L, "write", "file is not open for writing");
-  if (f->buffering != NONE && f->out.room == 0) reserve(L, &f->out, UV_OUT, f->size > 1 ? f->size : DEFAULT_SIZE, 0);
+  if (f->buffering != NONE) reserve_out(L, f, total);
   file_op(L, &op, "write", step_write, LSOCK_WR);
   op.slot = 2;
   op.formats = n;
@@ -634,7 +666,7 @@ static int file_setvbuf(lua_State *L) {
   if (!lua_isnoneornil(L, 3)) lsock_bound(L, 3, (size_t)size);
   if (!f->s) return unusable(L, "setvbuf", "file is closed");
   f->buffering = b;
-  if (b != NONE && f->out.room < (size_t)size) reserve(L, &f->out, UV_OUT, (size_t)size, (size_t)size);
+  if ((size_t)size > f->out.room) f->out_size = (size_t)size;
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -716,6 +748,7 @@ static int sock_makefile(lua_State *L) {
   f->limit = SIZE_MAX_BUF;
   f->size = size == 0 ? 1 : size <= 1 ? DEFAULT_SIZE : (size_t)size;
   if (core->receive_max && f->size > core->receive_max) f->size = core->receive_max;
+  f->out_size = f->size > 1 ? f->size : DEFAULT_SIZE;
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, -2, UV_SOCKET);
   lsock_pushtable(L, LSOCK_UV_FILE);

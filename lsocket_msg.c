@@ -19,6 +19,7 @@
 
 /* The longest control data asked for or given; the kernel's own bound is lower (net.core.optmem_max). */
 #define CONTROL_MAX ((lua_Integer)1 << 24)
+#define LIST_MAX 65536 /* buffers, or descriptors, at once */
 
 #if defined(MSG_CMSG_CLOEXEC)
 #define CLOEXEC_FLAG MSG_CMSG_CLOEXEC
@@ -335,10 +336,12 @@ static int sock_recvmsg(lua_State *L) {
   return lsock_run(L, &op);
 }
 
-static void check_list(lua_State *L, int arg, size_t *count) {
+static size_t check_list(lua_State *L, int arg, lua_Unsigned most, const char *too_many) {
+  lua_Unsigned n;
   luaL_checktype(L, arg, LUA_TTABLE);
-  *count = lua_rawlen(L, arg);
-  luaL_argcheck(L, *count <= 65536, arg, "too many buffers");
+  n = lua_rawlen(L, arg);
+  luaL_argcheck(L, n <= most, arg, too_many);
+  return (size_t)n;
 }
 
 /* s:recvmsg_into(buffers [, ancbufsize [, flags]]) -> count, ancillary data, flags, address; fills one after the other */
@@ -347,7 +350,7 @@ static int sock_recvmsg_into(lua_State *L) {
   size_t count, i, size;
   Msg *m;
   lsock_op(L, &op, "recvmsg_into", step_recvmsg, LSOCK_RD);
-  check_list(L, 2, &count);
+  count = check_list(L, 2, LIST_MAX, "too many buffers");
   size = check_control(L, 3);
   lsock_optflags(L, 4, &op, LSOCK_RECEIVE_NOW);
   op.len = 0;
@@ -379,7 +382,7 @@ static int mod_recv_fds(lua_State *L) {
   lsock_op(L, &op, "recv_fds", step_recvmsg, LSOCK_RD);
   op.len = lsock_checksize(L, 2);
   max = luaL_checkinteger(L, 3);
-  luaL_argcheck(L, max >= 0 && max <= 65536, 3, "maxfds must be 0-65536");
+  luaL_argcheck(L, max >= 0 && max <= LIST_MAX, 3, "maxfds must be 0-65536");
   lsock_optflags(L, 4, &op, LSOCK_RECEIVE_NOW);
   m = new_msg(L, &op, 0);
   m->fds = 1;
@@ -458,7 +461,7 @@ static Msg *check_pieces(lua_State *L, lsock_Op *op, int arg) {
     m->iov[0].iov_base = (void *)(uintptr_t)lsock_checkbytes(L, arg, &m->iov[0].iov_len);
     return m;
   }
-  check_list(L, arg, &count);
+  count = check_list(L, arg, LIST_MAX, "too many buffers");
   m = new_msg(L, op, count);
   lua_createtable(L, (int)count, 0); /* keeps the pieces while this waits */
   for (i = 0; i < count; i++) {
@@ -544,8 +547,7 @@ static int check_items(lua_State *L, const lsock_Op *op, Msg *m, int arg) {
   lua_Integer i;
   Item it;
   if (lua_isnoneornil(L, arg)) return 0;
-  luaL_checktype(L, arg, LUA_TTABLE);
-  n = lua_rawlen(L, arg);
+  n = check_list(L, arg, CONTROL_MAX, "too much ancillary data");
   if (n == 0) return 0;
   for (i = 1; (size_t)i <= n; i++) {
     push_item(L, arg, i, &it);
@@ -614,9 +616,7 @@ static int mod_send_fds(lua_State *L) {
   lsock_op(L, &op, "send_fds", step_sendmsg, LSOCK_WR);
   lua_settop(L, 5);
   m = check_pieces(L, &op, 2);
-  luaL_checktype(L, 3, LUA_TTABLE);
-  n = lua_rawlen(L, 3);
-  luaL_argcheck(L, n <= 65536, 3, "too many descriptors");
+  n = check_list(L, 3, LIST_MAX, "too many descriptors");
   if (n > 0) {
     m->control = new_control(L, CMSG_SPACE(n * sizeof(int)));
     put_header(m->control, &at, SOL_SOCKET, SCM_RIGHTS, n * sizeof(int));

@@ -71,6 +71,7 @@ static int sock_setsockopt(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   int level = lsock_checkint(L, 2), name = lsock_checkint(L, 3);
   const void *p;
+  lua_Integer n;
   size_t len;
   int v, r;
   switch (lua_type(L, 4)) {
@@ -86,8 +87,9 @@ static int sock_setsockopt(lua_State *L) {
       break;
     case LUA_TNIL:
       p = NULL;
-      len = (size_t)luaL_checkinteger(L, 5);
-      luaL_argcheck(L, len <= OPTION_MAX, 5, "length must be 0-65536");
+      n = luaL_checkinteger(L, 5);
+      luaL_argcheck(L, n >= 0 && n <= OPTION_MAX, 5, "length must be 0-65536");
+      len = (size_t)n;
       break;
     default: p = lsock_checkbytes(L, 4, &len);
   }

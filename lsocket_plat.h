@@ -9,6 +9,9 @@
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE 1
 #endif
+#if !defined(_FILE_OFFSET_BITS)
+#define _FILE_OFFSET_BITS 64 /* files of more than 2 GiB where a long has 32 bits */
+#endif
 #if defined(__APPLE__) && !defined(_DARWIN_C_SOURCE)
 #define _DARWIN_C_SOURCE 1
 #endif
@@ -25,8 +28,10 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #if defined(__linux__)
+#include <sys/auxv.h>
 #define LSOCK_HAVE_ABSTRACT_UNIX 1 /* Unix addresses that begin with a zero byte (unix(7)) */
 #endif
 
@@ -47,6 +52,12 @@
 
 #if !defined(__linux__)
 #define LSOCK_ACCEPT_INHERITS 1 /* an accepted socket has the listener's O_NONBLOCK */
+#endif
+
+#if defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) ||                                               \
+    (defined(__GLIBC__) && (defined(__aarch64__) || defined(__arm__) || defined(__riscv)))
+#define LSOCK_STACK_GUARD 1
+extern long __stack_chk_guard[];
 #endif
 
 #if defined(MSG_NOSIGNAL)
@@ -139,18 +150,28 @@ ssize_t lsock_plat_readat(int file, void *buf, size_t n, int64_t at);
 LSOCK_ONCE uintptr_t lsock_plat_secret(void);
 
 /*
-** The same number every time in one process, and one that a script cannot guess: what the kernel gave it at its start.
-** glibc keeps it where stack protectors look (x86-64's ABI), a single instruction away.
+** The same number every time in one process, for each library in it, and one that a script cannot guess: what the kernel
+** gave the process at its start. Stack protectors keep it an instruction away: in a thread's own memory where glibc is on
+** x86, in a variable elsewhere.
 */
-#if defined(__GLIBC__) && defined(__GNUC__) && defined(__x86_64__) && defined(__LP64__)
 LSOCK_INLINE uintptr_t lsock_plat_canary(void) {
+#if defined(__GLIBC__) && defined(__GNUC__) && defined(__x86_64__) && defined(__LP64__)
   uintptr_t v;
   __asm__("mov %%fs:0x28, %0" : "=r"(v));
   return v;
-}
+#elif defined(__GLIBC__) && defined(__GNUC__) && defined(__i386__)
+  uintptr_t v;
+  __asm__("mov %%gs:0x14, %0" : "=r"(v));
+  return v;
+#elif defined(LSOCK_STACK_GUARD)
+  return (uintptr_t)__stack_chk_guard[0];
+#elif defined(__linux__)
+  const uintptr_t *p = (const uintptr_t *)getauxval(AT_RANDOM); /* 16 bytes, getauxval(3) */
+  return p ? *p : 0;
 #else
-uintptr_t lsock_plat_canary(void);
+  return (uintptr_t)&getpid; /* no better than the address the C library is at */
 #endif
+}
 
 /* Threads, only for name lookups: detached, with every signal blocked. 0 or an errno. */
 int lsock_plat_thread(void *(*run)(void *), void *arg);

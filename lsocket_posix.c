@@ -18,7 +18,6 @@
 #include <unistd.h>
 
 #if defined(__linux__)
-#include <sys/auxv.h>
 #include <sys/random.h>
 #include <sys/sendfile.h>
 #endif
@@ -234,24 +233,7 @@ uintptr_t lsock_plat_secret(void) {
   return r ? r : (uintptr_t)lsock_plat_now() * UINT32_C(2654435761) ^ (uintptr_t)&r;
 }
 
-#if defined(__GLIBC__) && defined(__GNUC__) && defined(__x86_64__) && defined(__LP64__)
 extern inline uintptr_t lsock_plat_canary(void);
-#else
-#if defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__)
-extern long __stack_chk_guard[];
-#endif
-
-uintptr_t lsock_plat_canary(void) {
-  uintptr_t v = 0;
-#if defined(__linux__)
-  const void *p = (const void *)(uintptr_t)getauxval(AT_RANDOM); /* 16 bytes, getauxval(3) */
-  if (p) memcpy(&v, p, sizeof v);
-#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__)
-  v = (uintptr_t)__stack_chk_guard[0];
-#endif
-  return v ^ (uintptr_t)lsock_plat_canary; /* elsewhere no better than the address this library is at */
-}
-#endif
 
 int lsock_plat_thread(void *(*run)(void *), void *arg) {
   pthread_t id;

@@ -617,7 +617,7 @@ static int late_lists(lua_State *L, lsock_Op *op) {
 
 static int step_lists(lua_State *L, lsock_Op *op) {
   struct pollfd *p = (struct pollfd *)(void *)op->into;
-  size_t i, readers = lua_rawlen(L, 1);
+  size_t i, readers = (size_t)lua_rawlen(L, 1);
   int n, hot = 0;
   int64_t ns = patience(op);
   if (op->coop && !op->w) {

@@ -237,7 +237,11 @@ describe("Python's socket module", function()
     needs_python()
     local missing = {}
     for _, n in ipairs(names) do
-      if n.kind == "constant" and not absent[n.name] and tostring(socket[n.name]) ~= n.value then
+      local python = tonumber(n.value) -- which takes some for negative where a long has 32 bits
+      local here = socket[n.name]
+      local same = tostring(here) == n.value or (string.packsize "l" < 8 and math.type(python) == "integer"
+        and python < 0 and here == python & 0xffffffff)
+      if n.kind == "constant" and not absent[n.name] and not same then
         missing[#missing + 1] = ("%s: %s in Python, %s here"):format(n.name, n.value, socket[n.name])
       end
     end

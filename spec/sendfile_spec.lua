@@ -1,11 +1,16 @@
 -- sendfile: files sent through a socket, by the kernel where it can.
 
 require "spec.helper"
+local check = require "spec.support.check"
+local files = require "spec.support.files"
 local socket = require "socket"
+local streams = require "spec.support.streams"
 local support = require "spec.support"
 local tasks = require "spec.support.tasks"
 
-local fails, keep = support.fails, support.keep
+local bad, fails, keep = check.bad, support.fails, support.keep
+local KINDS, pair = files.PAIRS, files.pair
+local collect, random_bytes = streams.collect, streams.random_bytes
 local now = socket.monotonic
 
 local paths = {}
@@ -35,34 +40,6 @@ local function sparse(size)
   f:seek("set", size - 3)
   f:write "end"
   return path
-end
-
-local KINDS = {["a Unix stream"] = socket.socketpair, TCP = function() return support.tcp() end}
-
-local function pair(kind) return keep(KINDS[kind or "a Unix stream"]()) end
-
-local function collect(s, n)
-  local pieces, count = {}, 0
-  while not n or count < n do
-    local data = s:recv(n and n - count or 65536)
-    if not data then break end
-    pieces[#pieces + 1] = data
-    count = count + #data
-  end
-  return table.concat(pieces)
-end
-
-local function random_bytes(n)
-  local pieces = {}
-  for i = 1, 8191 do pieces[i] = string.char(math.random(0, 255)) end
-  return table.concat(pieces):rep(n // 8191 + 1):sub(1, n)
-end
-
-local function bad(n, f, ...)
-  local ok, e = pcall(f, ...)
-  assert.is_false(ok)
-  assert.matches("bad argument #" .. n, e, nil, true)
-  return e
 end
 
 -- What says how much it received.

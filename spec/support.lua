@@ -76,6 +76,7 @@ function M.needs_strace(pending)
     traceable = M.has "strace" and os.execute "strace -o /dev/null true 2>/dev/null" or false
   end
   if not traceable then pending "needs strace, and the right to use it" end
+  if string.packsize "T" < 8 then pending "system calls have other names where a pointer has 32 bits" end
 end
 
 -- Runs a Lua program with faults: each of the others is an argument of strace's -e inject=.

@@ -1,5 +1,5 @@
 /*
-** A host program for resolve_spec.lua: runs a script, closes its Lua state, and lives on while lookups that the
+** A host program for resolve_wait_spec.lua: runs a script, closes its Lua state, and lives on while lookups that the
 ** script began come to their end in threads of the library.
 */
 #include <lauxlib.h>
