@@ -411,12 +411,18 @@ local function shut(self)
   return err
 end
 
+-- The last chance of errors: one is raised, and the others are told.
+local function surface_all(l)
+  while not l.onerror and #l.failures > 1 do lost(l, table.remove(l.failures, 2)) end
+  surface(l)
+end
+
 function Loop:close()
   expect(self, Loop, 1, "close")
   local me = current()
   if me and me.loop == self then error("the loop is running: it cannot be closed by one of its tasks", 2) end
   local err = shut(self)
-  surface(self)
+  surface_all(self)
   if err then error(err[1], 0) end
   return true
 end
@@ -424,7 +430,7 @@ end
 function Loop:__close(e)
   local err = shut(self)
   if e == nil then
-    surface(self)
+    surface_all(self)
     if err then error(err[1], 0) end
     return
   end

@@ -155,6 +155,35 @@ describe("an error is not lost", function()
   end)
 end)
 
+describe("errors of tasks that a closed loop ends", function()
+  local function failing(l)
+    for i = 1, 3 do
+      l:spawn(function()
+        local _ <close> = at_end(function() error({i}) end)
+        socket.sleep(10)
+      end)
+    end
+    l:step()
+  end
+
+  it("are raised, the first, and told, the others", function()
+    local told = {}
+    local warn = _G.warn -- luacheck: globals warn
+    _G.warn = function(text) told[#told + 1] = text end
+    local l = loop.new()
+    failing(l)
+    local ok, e = pcall(l.close, l)
+    local ok2, e2 = pcall(function()
+      local m <close> = loop.new()
+      failing(m)
+    end)
+    _G.warn = warn
+    assert.same({false, "table", false, "table"}, {ok, type(e), ok2, type(e2)})
+    assert.equal(4, #told)
+    assert.matches("error of a task lost", told[4])
+  end)
+end)
+
 describe("a group that fails", function()
   it("tells all who wait in spawn for room", function()
     local l <close> = loop.new()

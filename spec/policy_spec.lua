@@ -635,7 +635,8 @@ describe("the policy of a host", function()
         end
       end
       for size = 8, 64, 8 do -- no pointer of a script's becomes a FILE; Lua's own library would believe it
-        for _, forged in ipairs {socket.buffer(size), size ~= 2 * string.packsize "T" and host.bytes(("\1"):rep(size))} do
+        local bytes = size ~= 2 * string.packsize "T" and host.bytes(("\1"):rep(size))
+        for _, forged in ipairs {socket.buffer(size), bytes} do
           debug.setmetatable(forged, stream)
           assert(not pcall(sel.register, sel, forged, 1))
           debug.setmetatable(forged, nil)
