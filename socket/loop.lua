@@ -306,7 +306,7 @@ function Task:cancel()
   if self.ending or self.loop.closed then return false end
   local e = reactor.cancel() -- first, as there may be no memory for it
   if self == current() then error(e, 0) end
-  if self.loop.reactor:throw(self.co, e) == "fresh" and not pcall(ended, self, false, e) then ended(self, false, e) end
+  if self.loop.reactor:throw(self.co, e) ~= true and not pcall(ended, self, false, e) then ended(self, false, e) end
   return true
 end
 
