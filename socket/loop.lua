@@ -631,8 +631,9 @@ end
 
 function Group:__close(e)
   if e ~= nil then stop(self) end
-  local err = settle(self, stop)
+  local ok, err = pcall(settle, self, stop)
   self.over, self.left = true, true
+  if not ok then error(err, 0) end
   told(self)
   local failed = self.failed
   if e ~= nil and not (is_cancelled(e) and failed) then -- the block's own error goes on
