@@ -9,7 +9,7 @@
 #include <limits.h>
 #include <string.h>
 
-/* Operations a task may do before others have their turn, and ns that one round may take. */
+/* Operations a task may do before others have their turn, and ns that timers and tasks each may take of a round. */
 #define SHARE 16
 #define ROUND INT64_C(1000000)
 
@@ -295,14 +295,27 @@ static int call_ended(lua_State *L, int owner, int ok, int n) {
   return lua_pcall(L, n + 2, 0, 0);
 }
 
-/* The results of a coroutine that ended, or its error, go to the function of UV_ENDED. */
+/* Forgets a task: one that ended, or was cancelled before it began. */
+static void drop(lua_State *L, int owner, const Task *t) {
+  lsock_pushpart(L, owner, UV_TASKS);
+  lua_pushthread(t->co);
+  lua_xmove(t->co, L, 1);
+  lua_pushnil(L);
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+}
+
+/* The results of a coroutine that ended, or its error, go to the function of UV_ENDED. nres < 0: it had ended before. Where
+** there is no memory for that, the task is left in the queue, so that those who wait for it do not wait for ever. */
 static void ended(lua_State *L, Reactor *r, int owner, Task *t, int status, int nres) {
   lua_State *co = t->co;
   int n = status == LUA_OK ? nres : 1, at = lua_gettop(L) + 1;
+  unwait(t); /* a wait for which there was no memory may have left its timer */
   t->state = ENDED;
-  r->tasks--;
   lua_pushnil(L); /* for the coroutine */
-  if (lua_checkstack(L, n + 8))
+  if (nres < 0)
+    lua_pushliteral(L, "cannot resume dead coroutine");
+  else if (lua_checkstack(L, n + 8))
     lua_xmove(co, L, n); /* makes room on co, which may have overflowed */
   else {
     lua_pop(co, n);
@@ -315,16 +328,19 @@ static void ended(lua_State *L, Reactor *r, int owner, Task *t, int status, int 
     lua_pushnil(L);
     lua_rawsetp(L, -2, t);
     lua_pop(L, 1);
+    t->thrown = 0;
   }
-  lsock_pushpart(L, owner, UV_TASKS);
   lua_pushthread(co);
   lua_xmove(co, L, 1);
-  lua_copy(L, -1, at);
-  lua_pushnil(L);
-  lua_rawset(L, -3);
-  lua_pop(L, 1);
+  lua_replace(L, at);
   status = call_ended(L, owner, status == LUA_OK, n);
   if (status == LUA_ERRMEM) status = call_ended(L, owner, 0, 1); /* those who wait for the task hear of that */
+  if (status == LUA_ERRMEM)
+    lsock_task_enqueue(t);
+  else {
+    r->tasks--;
+    drop(L, owner, t);
+  }
   if (status != LUA_OK) lua_error(L);
   lua_settop(L, at - 1);
 }
@@ -335,16 +351,6 @@ int lsock_suspended(lua_State *co) {
   if (lua_status(co) == LUA_YIELD) return 1;
   if (lua_status(co) != LUA_OK) return -1;
   return lua_getstack(co, 0, &ar) ? 0 : lua_gettop(co) > 0 ? 1 : -1;
-}
-
-/* A task that was cancelled before it began. */
-static void drop(lua_State *L, int owner, const Task *t) {
-  lsock_pushpart(L, owner, UV_TASKS);
-  lua_pushthread(t->co);
-  lua_xmove(t->co, L, 1);
-  lua_pushnil(L);
-  lua_rawset(L, -3);
-  lua_pop(L, 1);
 }
 
 /* What a task that begins finds on its stack: not the same if a script resumed or closed its coroutine before. */
@@ -369,8 +375,12 @@ static void run_task(lua_State *L, Reactor *r, int owner, Task *t) {
   t->share = SHARE;
   t->leaf = t->co;
   if (there == 0) return; /* it belongs to somebody else now */
+  if (there < 0) {
+    ended(L, r, owner, t, LUA_ERRRUN, -1);
+    return;
+  }
   r->running = t;
-  status = lua_resume(t->co, L, nargs, &nres); /* "cannot resume dead coroutine" is an error like others */
+  status = lua_resume(t->co, L, nargs, &nres);
   r->running = before;
   if (status != LUA_YIELD)
     ended(L, r, owner, t, status, nres);
@@ -411,19 +421,25 @@ static void run_queue(lua_State *L, Reactor *r, int owner) {
   }
 }
 
-/* An alarm rings: calls its function. */
+/* An alarm rings: calls its function, in the next round once more where there was no memory for that. */
 static void ring(lua_State *L, Reactor *r, int owner, Alarm *a) {
+  uintptr_t seal = a->seal;
+  int status, alarms = lua_gettop(L) + 1;
   a->seal = 0;
-  (void)r;
   lsock_pushpart(L, owner, UV_ALARMS);
-  lua_rawgeti(L, -1, a->ref);
-  luaL_unref(L, -2, a->ref);
+  lua_rawgeti(L, alarms, a->ref);
   lua_getiuservalue(L, -1, 1);
-  lua_call(L, 0, 0);
-  lua_pop(L, 2);
+  status = lua_pcall(L, 0, 0, 0);
+  if (status == LUA_ERRMEM && r->timers.n < r->timers.cap) {
+    a->seal = seal;
+    lsock_timer_set(&r->timers, &a->timer, lsock_plat_now());
+  } else
+    luaL_unref(L, alarms, a->ref);
+  if (status != LUA_OK) lua_error(L);
+  lua_settop(L, alarms - 1);
 }
 
-/* A task's own seal follows its timer, an alarm's likewise: which of the two is it? */
+/* A task's own seal follows its timer, an alarm's likewise: which of the two is it? Takes its part of a round's time. */
 static void expire(lua_State *L, Reactor *r, int owner) {
   int64_t now;
   size_t left = r->timers.n; /* those set meanwhile have their turn in the next round */
@@ -436,6 +452,7 @@ static void expire(lua_State *L, Reactor *r, int owner) {
       lsock_task_wake((Task *)(void *)timer, LSOCK_R_EXPIRED);
     else
       ring(L, r, owner, (Alarm *)(void *)timer);
+    if (left % 32 == 0 && lsock_plat_now() - now >= ROUND) return;
   }
 }
 

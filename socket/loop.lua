@@ -8,7 +8,7 @@ local park, running = reactor.park, reactor.running
 
 local function raise_timeout(op) error(reactor.timeout(op), 0) end
 
-local M = {cancelled = reactor.cancelled, resume = reactor.resume, sleep = socket.sleep, wait = reactor.wait}
+local M = {cancelled = reactor.cancelled, resume = reactor.resume, wait = reactor.wait}
 
 local Loop, Task, Group, Queue, Event = {}, {}, {}, {}, {}
 for class, name in pairs {[Loop] = "loop", [Task] = "task", [Group] = "group", [Queue] = "queue", [Event] = "event"} do
@@ -91,11 +91,13 @@ local function wait_in(list, seconds, what)
   return note.woken or woken, nil, note.woken
 end
 
--- The first note of a list, at list.first; nil if there is none. Those that gave up have left holes, and tasks
--- of a closed loop will never go on.
+-- Will its task go on? Not one of a closed loop, nor where a script has closed the coroutine.
+local function lives(note) return note and not note.loop.closed and coroutine.status(note.co) ~= "dead" end
+
+-- The first note of a list, at list.first; nil if there is none. Those that gave up have left holes.
 local function first_note(list)
   local first, last = list.first, list.last
-  while first <= last and not (list[first] and not list[first].loop.closed) do
+  while first <= last and not lives(list[first]) do
     list[first] = nil
     first = first + 1
   end
@@ -165,6 +167,29 @@ local function lost(l, task)
   warn("socket.loop: error of a task lost in another: ", tostring(task.error))
 end
 
+-- The error of a task that ended, or whose joiner gave up: is it left for the loop? One of a group's task is for the
+-- group's block, as long as there is one.
+local function orphan(task)
+  local l, group = task.loop, task.group
+  if task.ending ~= "failed" or task.joined or task.heirs > 0 then return end
+  if group and group.failed ~= task then return lost(l, task) end -- only one error can go on
+  if not group or group.left or group.owner.ending then l.failures[#l.failures + 1] = task end
+end
+
+local function disclaim(task)
+  task.heirs = task.heirs - 1
+  orphan(task)
+end
+
+-- Outside of tasks: local claim <close> = setmetatable({task = task}, Claim) while running the loop for a task.
+local Claim = {__close = function(claim, e) if e ~= nil then disclaim(claim.task) end end}
+
+local function claim(task)
+  local c = setmetatable({task = task}, Claim)
+  task.heirs = task.heirs + 1
+  return c
+end
+
 -- Where memory is short in here, the reactor calls it once more: what has been done is not done again.
 local function ended(task, ok, ...)
   local l, joiners, group = task.loop, task.joiners, task.group
@@ -175,18 +200,18 @@ local function ended(task, ok, ...)
     l.count = l.count - 1
   end
   if group then group:_ended(task) end
-  if joiners and wake_all(joiners) > 0 then
-    task.joined = true
-  elseif task.ending == "failed" and not (group or task.joined) then
-    l.failures[#l.failures + 1] = task
+  while joiners and wake_one(joiners) do task.heirs = task.heirs + 1 end
+  while task.broken do -- groups that failed and that it has not closed
+    orphan(task.broken.failed)
+    task.broken = task.broken.next_broken
   end
   task.co, task.joiners, task.cause = nil, nil, nil
-  if group and task.ending == "failed" and group.failed ~= task then lost(l, task) end -- only one error can go on
+  orphan(task)
 end
 
 local function new_task(l, group, f, ...)
   local co = coroutine.create(xpcall)
-  local task = setmetatable({loop = l, group = group, co = co}, Task)
+  local task = setmetatable({loop = l, group = group, co = co, heirs = 0}, Task)
   task_of[co] = task -- first, as there may be no memory for it
   if group then group.members[task] = false end -- likewise
   l.reactor:add(co, f, handler, ...)
@@ -240,26 +265,27 @@ end
 function Task:join(timeout)
   expect(self, Task, 1, "join")
   if timeout ~= nil then expect_seconds(timeout, 1, "join") end
-  local deadline = deadline_of(timeout)
+  local deadline, l = deadline_of(timeout), self.loop
   local me = current()
   if me == self then error("a task cannot join itself", 2) end
   if not self.ending then
     if me then
       self.joiners = self.joiners or new_list()
       repeat
-        local _, e = wait_in(self.joiners, deadline and math.max(0, deadline - socket.monotonic()))
-        if e then error(e, 0) end
+        if l.closed then error("join: the loop is closed", 2) end
+        local _, e, woken = wait_in(self.joiners, deadline and math.max(0, deadline - socket.monotonic()), "join")
+        if e then
+          if woken and self.ending then disclaim(self) end
+          error(e, 0)
+        end
         if deadline and not self.ending and socket.monotonic() >= deadline then raise_timeout "join" end
       until self.ending
     else
-      self.joined = true -- its error is for us
-      local l = self.loop
+      local _ <close> = claim(self)
       while not self.ending do
         local left = deadline and deadline - socket.monotonic()
-        if left and left <= 0 then
-          self.joined = nil
-          raise_timeout "join"
-        end
+        if left and left <= 0 then raise_timeout "join" end
+        if l.closed then error("join: the loop is closed", 2) end
         if not left and stuck(l) then error("join: the task waits for something that nothing can bring", 2) end
         round(l, left)
       end
@@ -267,8 +293,8 @@ function Task:join(timeout)
   end
   self.joined = true
   if self.ending ~= "done" then
-    for i, failed in ipairs(self.loop.failures) do
-      if failed == self then table.remove(self.loop.failures, i) break end
+    for i, failed in ipairs(l.failures) do
+      if failed == self then table.remove(l.failures, i) break end
     end
     pass_on(self)
   end
@@ -277,9 +303,10 @@ end
 
 function Task:cancel()
   expect(self, Task, 1, "cancel")
-  if self.ending then return false end
-  if self == current() then error(reactor.cancel(), 0) end
-  if self.loop.reactor:throw(self.co, reactor.cancel()) == "fresh" then ended(self, false, reactor.cancel()) end
+  if self.ending or self.loop.closed then return false end
+  local e = reactor.cancel() -- first, as there may be no memory for it
+  if self == current() then error(e, 0) end
+  if self.loop.reactor:throw(self.co, e) ~= true and not pcall(ended, self, false, e) then ended(self, false, e) end
   return true
 end
 
@@ -350,7 +377,7 @@ function Loop:timeout()
   return #self.failures > 0 and 0 or self.reactor:timeout()
 end
 
-function Loop.sleep(_, seconds) return socket.sleep(seconds) end
+function Loop.sleep(_, seconds) return M.sleep(seconds) end
 function Loop.wait(_, ...) return reactor.wait(...) end
 function Loop:current()
   local task = current()
@@ -371,13 +398,23 @@ local function shut(self)
     local before = self.count
     local ok, e = pcall(self.reactor.turn, self.reactor, 0.01)
     if not ok then
+      if socket.iserror(e) and e.op == "turn" and e.code == "EAGAIN" then break end -- the host lets nothing block
       err = err or {e}
       if self.count == before then break end
     end
   end
   self.closed = true
   self.reactor:close()
+  for _, task in ipairs(mine) do -- in tasks of other loops
+    if task.joiners then wake_all(task.joiners) end
+  end
   return err
+end
+
+-- The last chance of errors: one is raised, and the others are told.
+local function surface_all(l)
+  while not l.onerror and #l.failures > 1 do lost(l, table.remove(l.failures, 2)) end
+  surface(l)
 end
 
 function Loop:close()
@@ -385,7 +422,7 @@ function Loop:close()
   local me = current()
   if me and me.loop == self then error("the loop is running: it cannot be closed by one of its tasks", 2) end
   local err = shut(self)
-  surface(self)
+  surface_all(self)
   if err then error(err[1], 0) end
   return true
 end
@@ -393,7 +430,7 @@ end
 function Loop:__close(e)
   local err = shut(self)
   if e == nil then
-    surface(self)
+    surface_all(self)
     if err then error(err[1], 0) end
     return
   end
@@ -404,11 +441,12 @@ function M.run(f, ...)
   expect_callable(f, 1, "run")
   local l <close> = M.new()
   local task = l:spawn(f, ...)
-  task.joined = true
+  local _ <close> = claim(task)
   while not task.ending do
     if stuck(l) then error("the tasks wait for something that no socket, timer or other task can bring", 2) end
     round(l)
   end
+  task.joined = true
   if task.ending == "done" then l:run() end
   if task.ending ~= "done" then
     local e = task.error
@@ -419,6 +457,15 @@ function M.run(f, ...)
 end
 
 ---------------------------------------------------------------- inside tasks
+
+-- As socket.sleep, but 0 is a turn for the others, except in a coroutine of a task's own.
+function M.sleep(seconds)
+  if seconds == 0 and current() then
+    local ok, e = pcall(park, 1e-9)
+    if ok then return elseif e ~= NOT_HERE then error(e, 0) end
+  end
+  return socket.sleep(seconds)
+end
 
 function M.spawn(f, ...)
   expect_callable(f, 1, "spawn")
@@ -491,22 +538,43 @@ function Group:_ended(task)
     self.count = self.count - 1
   end
   if task.ending == "failed" and (self.failed or task) == task then
+    local owner = self.owner
+    if owner.broken ~= self and not (self.left or owner.ending) then
+      self.next_broken = owner.broken
+      owner.broken = self
+    end
     self.failed = task
     self:cancel()
-    if not self.settling and not self.owner.ending then -- what the block itself does ends too
+    if not self.settling and not owner.ending then -- what the block itself does ends too
       local e = reactor.cancel()
-      self.loop.reactor:throw(self.owner.co, e, true)
+      self.loop.reactor:throw(owner.co, e, true)
       self.thrown = e
     end
+    wake_all(self.room)
   end
   wake_one(self.room)
   if self.count == 0 then wake_all(self.waiters) end
 end
 
+-- Its owner has been told, and will be no more when it ends.
+local function told(self)
+  local at, key = self.owner, "broken"
+  while at[key] and at[key] ~= self do at, key = at[key], "next_broken" end
+  at[key], self.next_broken = self.next_broken, nil
+end
+
+local function raise_failed(self)
+  if current() == self.owner then
+    self.raised = true
+    told(self)
+  end
+  pass_on(self.failed)
+end
+
 function Group:spawn(f, ...)
   expect(self, Group, 1, "spawn")
   expect_callable(f, 1, "spawn")
-  while self.count >= self.limit and not self.failed do
+  while self.count >= self.limit and not (self.failed or self.over) do
     local woken, e, note_woken = wait_in(self.room, nil, "spawn")
     if e then
       if note_woken then pass_wakeup(self.room) end
@@ -514,7 +582,7 @@ function Group:spawn(f, ...)
     end
     assert(woken)
   end
-  if self.failed then pass_on(self.failed) end
+  if self.failed then raise_failed(self) end
   if self.over then error("the group has ended", 2) end
   return new_task(self.loop, self, f, ...)
 end
@@ -530,8 +598,15 @@ function Group:cancel()
   end
 end
 
--- Waits for all; an error that comes meanwhile cancels them, and is returned when they have ended.
-local function settle(self)
+-- No more tasks, and an end of those there are.
+local function stop(self)
+  self.over = true
+  wake_all(self.room)
+  self:cancel()
+end
+
+-- Waits for all; an error that comes meanwhile ends them, and is returned when they have ended.
+local function settle(self, finish)
   local err
   self.settling = true
   if self.thrown then self.loop.reactor:retract(self.owner.co, self.thrown) end
@@ -539,7 +614,7 @@ local function settle(self)
     local _, e = wait_in(self.waiters, nil, "join")
     if e then
       err = err or {e}
-      self:cancel()
+      finish(self)
       if e == NOT_HERE then break end -- nor would it wait the next time
     end
   end
@@ -549,17 +624,23 @@ end
 
 function Group:join()
   expect(self, Group, 1, "join")
-  local err = settle(self)
-  if self.failed then pass_on(self.failed) end
+  local err = settle(self, self.cancel)
+  if self.failed then raise_failed(self) end
   if err then error(err[1], 0) end
 end
 
 function Group:__close(e)
-  if e ~= nil then self:cancel() end
-  local err = settle(self)
-  self.over = true
-  if e ~= nil and not (is_cancelled(e) and self.failed) then return end -- the block's own error goes on
-  if self.failed then pass_on(self.failed) end
+  if e ~= nil then stop(self) end
+  local ok, err = pcall(settle, self, stop)
+  self.over, self.left = true, true
+  if not ok then error(err, 0) end
+  told(self)
+  local failed = self.failed
+  if e ~= nil and not (is_cancelled(e) and failed) then -- the block's own error goes on
+    if failed and not (self.raised or failed.joined) and failed.heirs == 0 then lost(self.loop, failed) end
+    return
+  end
+  if failed then pass_on(failed) end
   if err then error(err[1], 0) end
 end
 

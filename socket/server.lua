@@ -133,8 +133,8 @@ end
 
 ---------------------------------------------------------------- serving
 
--- What there is while serve_forever runs. At its end who waits in shutdown goes on: each reads from a socket that is
--- closed then, which works in the tasks of every scheduler.
+-- What there is while serve_forever runs. At its end who waits in shutdown goes on: each waits for an event, or reads
+-- from a socket that is closed then, which works in the tasks of every scheduler.
 local Run = {}
 Run.__index = Run
 
@@ -142,6 +142,7 @@ function Run:__close()
   self.server._run = nil
   self.server.stopping = false
   for _, s in ipairs(self.sockets) do s:close() end
+  if self.over then self.over:set() end
 end
 
 local function begin(self)
@@ -155,6 +156,17 @@ function Run:pair()
   local a, b = socket.socketpair()
   self.sockets[#self.sockets + 1] = b
   return a:settimeout(nil), b
+end
+
+-- Until the end; of a loop's task without descriptors, as there may be none left.
+function Run:wait()
+  if socket.reactor.running() == coroutine.running() then
+    self.over = self.over or require "socket.loop".event()
+    self.over:wait()
+  else
+    local s <close> = self:pair()
+    s:recv(1)
+  end
 end
 
 -- May who calls wait for the end? Not if the server waits for who calls, and not where waiting holds up the thread.
@@ -245,10 +257,7 @@ function BaseServer:shutdown(seconds)
   if run then
     if seconds then run.deadline = socket.monotonic() + seconds end
     run.stop()
-    if run:can_wait() then
-      local s <close> = run:pair()
-      s:recv(1)
-    end
+    if run:can_wait() then run:wait() end
   end
   return self
 end

@@ -35,6 +35,27 @@ describe("a host that lets nothing block", function()
     ]])
   end)
 
+  it("closes them without waiting, when the tasks have done what they can", function()
+    host.holds("-l 0:0:2", [[
+      local loop = require "socket.loop"
+      local l, ended = loop.new(), 0
+      for i = 1, 3 do
+        l:spawn(function()
+          local _ <close> = setmetatable({}, {__close = function()
+            for _ = 1, i do coroutine.yield() end
+            if i == 3 then socket.sleep(30) end
+            ended = ended + 1
+          end})
+          socket.sleep(10)
+        end)
+      end
+      l:step(0)
+      local begin = socket.monotonic()
+      assert(l:close() and ended == 2 and l.count == 1 and socket.monotonic() - begin < 5)
+      print "ok"
+    ]])
+  end)
+
   it("says so where something would wait: outside of tasks, and in coroutines that are none", function()
     host.holds("-l 0:0:2", [[
       local loop, selectors = require "socket.loop", socket.selectors

@@ -403,6 +403,27 @@ describe("a graceful stop", function()
     end)
   end)
 
+  it("needs no descriptor, where there is none left", function()
+    local text, status = support.run([[
+      local socket, server, loop = require "socket", require "socket.server", require "socket.loop"
+      for _, name in ipairs {"TaskTCPServer", "TCPServer"} do
+        loop.run(function()
+          local s <close> = server[name]({"127.0.0.1", 0}, function(request) socket.sleep(0.05) request:sendall "x" end)
+          local serving = loop.spawn(s.serve_forever, s)
+          local client <close> = socket.create_connection(s.server_address)
+          socket.sleep(0.01)
+          local hold, e = {}, nil
+          for i = 1, 64 do hold[i], e = socket.try_socket() end
+          s:shutdown(5)
+          print(e.code, serving.status == "done" or s._run == nil, client:recv(1), client:recv(1))
+          for _, d in pairs(hold) do d:close() end
+        end)
+      end
+    ]], {before = "ulimit -n 32;", leaks = false})
+    assert.equal(0, status, text)
+    assert.equal(("EMFILE\ttrue\tx\tnil\n"):rep(2), text)
+  end)
+
   it("may come before the server's task has begun", function()
     loop.run(function()
       local s <close> = server.TaskTCPServer(ANY, Echo)

@@ -1,6 +1,7 @@
 -- Timers: the heap below loops, through socket.reactor.
 
-require "spec.helper"
+local h = require "spec.helper"
+local reactors = require "spec.support.reactors"
 local socket = require "socket"
 
 local reactor, now = socket.reactor, socket.monotonic
@@ -79,6 +80,42 @@ describe("timers", function()
     second = r:after(0, function() came = came + 1 end)
     drain(r)
     assert.equal(1, came)
+    r:close()
+  end)
+
+  it("of one moment, be they many, share out between rounds, and tasks have their turn", function()
+    local r, results = reactors.new()
+    local n, slept, turns = 0, 0, 0
+    for _ = 1, 100000 do r:after(0, function() n = n + 1 end) end
+    for _ = 1, 100 do reactors.add(r, function() socket.sleep(1e-6) slept = slept + 1 end) end
+    local late = reactors.add(r, function() return n end)
+    repeat
+      r:turn(0)
+      turns = turns + 1
+      if turns == 1 then assert.is_true(n < 100000 and results[late][2] == n) end
+    until n == 100000 and slept == 100
+    assert.is_true(turns > 2)
+    r:close()
+  end)
+
+  it("for whose function there was no memory come again", function()
+    if h.sanitized then return pending "there, an allocation of that size ends the program" end
+    local r, n = new(), 0
+    local null <close> = assert(io.open "/dev/null")
+    local timer
+    timer = r:after(0, function()
+      n = n + 1
+      if n == 2 then return end
+      assert(not timer:cancel()) -- it is under way
+      return null:read(1 << 50)
+    end)
+    for _ = 1, 2 do r:after(0, function() error("others do not", 0) end) end
+    local errors = {}
+    while select(4, r:counts()) > 0 do errors[#errors + 1] = select(2, pcall(r.turn, r, 0)) end
+    table.sort(errors, function(a, b) return tostring(a) < tostring(b) end)
+    assert.same({"not enough memory", "others do not", "others do not"}, {table.unpack(errors, #errors - 2)})
+    assert.equal(2, n)
+    assert.is_false(timer:cancel())
     r:close()
   end)
 

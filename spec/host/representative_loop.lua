@@ -128,6 +128,21 @@ function parts.timers()
   assert(rung == 35 and value == "done" and code == "ETIMEDOUT" and l.count == 0)
 end
 
+-- A task that ends right after a wait for which there was no memory: nothing may be left that would come for it.
+function parts.abandoned()
+  local l <close> = loop.new()
+  local a <close>, b = socket.socketpair()
+  local _ <close> = b
+  l.onerror = function(_, e) error(e, 0) end
+  a:send "x"
+  b:settimeout(1e-3):recv(1)
+  l:spawn(function() pcall(b.recv, b, 1) end)
+  l:step(0)
+  collectgarbage()
+  socket.sleep(2e-3)
+  while l:step(0) do end
+end
+
 function parts.queues()
   loop.run(loop.group, function(g)
     local q, e, sum = loop.queue(2), loop.event(), 0
