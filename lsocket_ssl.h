@@ -143,6 +143,9 @@ typedef struct lsock_Tls {
   unsigned char named;                       /* the peer must prove its name */
   unsigned char agreed;                      /* the handshake has been made */
   unsigned char choosing;                    /* an sni_callback is running */
+  unsigned char owing;                       /* OpenSSL still has that record: */
+  unsigned char *owed;                       /* the bytes of one whose sending was begun, NULL none, */
+  unsigned owed_n, owed_at;                  /* and how many of them have come again */
   unsigned char broken;                      /* for good, by: */
   unsigned char ended;                       /* an end of the stream without close_notify, */
   unsigned long why;                         /* an error of OpenSSL, */

@@ -184,12 +184,19 @@ static int start(lua_State *L, lsock_Tls *t, const char *host, SSL_SESSION *sess
   return 1;
 }
 
+static void pay_off(lsock_Tls *t) {
+  OPENSSL_free(t->owed);
+  t->owed = NULL;
+  t->owing = 0;
+}
+
 void lsock_tls_finish(lsock_Tls *t) {
   SSL *ssl = living(t)->ssl;
   lsock_ssl_release(t->st, t->held);
   /* without a goodbye OpenSSL would let nobody resume the session, though only an error of TLS is a reason */
   if (ssl && t->agreed && !(t->broken && t->why)) SSL_set_shutdown(ssl, SSL_SENT_SHUTDOWN | SSL_get_shutdown(ssl));
   SSL_free(ssl);
+  pay_off(t);
   t->ssl = NULL;
   t->held = 0;
   t->fd = LSOCK_NOFD;
@@ -353,6 +360,31 @@ static void hear_out(lsock_Tls *t) {
   ERR_clear_error();
 }
 
+/* OpenSSL's record of these bytes waits to be sent: 0 if there is no memory to remember them. */
+static int owe(lsock_Tls *t, const char *data, size_t n) {
+  int mode =
+      SSL_SESSION_get_max_fragment_length(SSL_get0_session(t->ssl)); /* 1 ... 4: of 512 ... 4096 bytes (RFC 6066) */
+  size_t most = mode > 0 ? (size_t)256 << mode : SSL3_RT_MAX_PLAIN_LENGTH;
+  t->owed_n = (unsigned)(n < most ? n : most);
+  t->owed_at = 0;
+  t->owed = OPENSSL_memdup(data, t->owed_n);
+  t->owing = 1;
+  return t->owed != NULL;
+}
+
+/* Sends what is left of that record: 1, or as SSL_write_ex. Its bytes are not looked at again, but their number is. */
+static int settle(lsock_Tls *t) {
+  size_t put;
+  if (t->owing && SSL_write_ex(t->ssl, t->owed, t->owed_n, &put)) t->owing = 0;
+  return !t->owing;
+}
+
+/* How many of n bytes have to be those of the record begun. */
+static size_t again(const lsock_Tls *t, size_t n) {
+  size_t left = t->owed_n - t->owed_at;
+  return n < left ? n : left;
+}
+
 ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *data, size_t n) {
   size_t total = 0, put;
   int out, many = n > SSL3_RT_MAX_PLAIN_LENGTH;
@@ -363,10 +395,19 @@ ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *da
     ERR_raise(ERR_LIB_SSL, SSL_R_PROTOCOL_IS_SHUTDOWN);
     return refuse(L, op, t);
   }
+  if (t->owed && memcmp(data, t->owed + t->owed_at, again(t, n)) != 0) {
+    ERR_raise(ERR_LIB_SSL, SSL_R_BAD_WRITE_RETRY);
+    return refuse(L, op, t);
+  }
   if (many) SSL_clear_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS); /* the buffer serves them all */
   while (total < n && !t->doomed) {                           /* a record each */
     if (many && n - total <= SSL3_RT_MAX_PLAIN_LENGTH) SSL_set_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS);
-    if (SSL_write_ex(t->ssl, data + total, n - total, &put)) {
+    if (t->owed ? settle(t) : SSL_write_ex(t->ssl, data + total, n - total, &put)) {
+      if (t->owed) {
+        put = again(t, n);
+        t->owed_at += (unsigned)put;
+        if (t->owed_at == t->owed_n) pay_off(t);
+      }
       total += put;
       continue;
     }
@@ -376,6 +417,12 @@ ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *da
       out = LSOCK_FAIL;
     }
     if (out == LSOCK_FAIL) hear_out(t);
+    if (out != LSOCK_FAIL && !t->owed && SSL_want_write(t->ssl) && !SSL_in_init(t->ssl) &&
+        !owe(t, data + total, n - total)) {
+      t->err = ENOMEM;
+      break_off(t, 0);
+      out = LSOCK_FAIL;
+    }
     break;
   }
   if (many) SSL_set_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS);
@@ -391,7 +438,7 @@ int lsock_tls_goodbye(lua_State *L, lsock_Op *op, lsock_Tls *t, int both) {
     return refuse(L, op, t);
   }
   do {
-    r = SSL_shutdown(t->ssl);
+    r = settle(t) ? SSL_shutdown(t->ssl) : -1;
     if (r == 0 && both) r = SSL_shutdown(t->ssl);
     out = r < 0 ? outcome(op, t, r) : 0;
   } while (was_idle(t, out) && idle++ < IDLE_RECORDS);
@@ -458,7 +505,7 @@ static void tr_closing(lsock_Sock *s, int last) {
   }
   if (last && t->ssl && !t->broken && !SSL_in_init(t->ssl) && !(SSL_get_shutdown(t->ssl) & SSL_SENT_SHUTDOWN)) {
     t->nowait = 1;
-    (void)SSL_shutdown(t->ssl);
+    if (settle(t)) (void)SSL_shutdown(t->ssl);
     ERR_clear_error();
     if (!t->server) drop_unread(t);
   }
