@@ -3,6 +3,7 @@
 
 require "spec.helper"
 local lfs = require "lfs"
+local proc = require "spec.support.proc"
 local socket = require "socket"
 
 local pack = string.pack
@@ -27,12 +28,6 @@ local function refused(message, f, ...)
   assert.is_false(ok)
   assert.equal("string", type(e))
   assert.matches(message, e, 1, true)
-end
-
-local function descriptors()
-  local n = 0
-  for _ in lfs.dir "/proc/self/fd" do n = n + 1 end
-  return n
 end
 
 local function has_ipv6()
@@ -96,7 +91,7 @@ describe("an IPv4 address", function()
   end)
 
   it("is refused with the reason, before any system call", function()
-    local before = descriptors()
+    local before = proc.settled_descriptors()
     local s <close> = socket.socket()
     for _, case in ipairs {
       {{"127.0.0.1", 65536}, "port must be 0-65535, got 65536"},
@@ -139,7 +134,7 @@ describe("an IPv4 address", function()
     end
     refused("value expected", s.bind, s)
     refused("value expected", s.connect, s)
-    assert.equal(before + 1, descriptors())
+    assert.equal(before + 1, proc.descriptors())
   end)
 
   it("asks no metamethods of the table given", function()

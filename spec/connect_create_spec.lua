@@ -60,7 +60,7 @@ describe("connecting:", function()
       for _, host in ipairs {"127.0.0.1", "::1"} do
         local server <close> = listener(host)
         local address = server:getsockname()
-        local fds = proc.descriptors()
+        local fds = proc.settled_descriptors()
         local port = address.port
         for _, form in ipairs {address, {host, port}, {host = host, port = port}, {host, port + 0.0}} do
           local s <close> = socket.create_connection(form)
@@ -94,7 +94,7 @@ describe("connecting:", function()
 
     it("says who refused, and leaves no descriptor", function()
       local address = nobody "127.0.0.1"
-      local fds = proc.descriptors()
+      local fds = proc.settled_descriptors()
       for _, timeout in ipairs {false, 5} do
         local e = fails(socket.error, "ECONNREFUSED", socket.create_connection, address, timeout or nil)
         assert.equal("create_connection", e.op)
@@ -114,7 +114,7 @@ describe("connecting:", function()
 
     it("gives up when the time is up", function()
       local address = stuck "127.0.0.1"
-      local fds = proc.descriptors()
+      local fds = proc.settled_descriptors()
       for _, timeout in ipairs {0.02, 0.15} do
         local e
         local t = took(function()
@@ -130,7 +130,7 @@ describe("connecting:", function()
 
     it("with a timeout of 0 has no time for more than a try", function()
       local server <close> = listener "127.0.0.1"
-      local fds = proc.descriptors()
+      local fds = proc.settled_descriptors()
       for _, host in ipairs {"127.0.0.1", ""} do
         local e = fails(socket.error, "EINPROGRESS", socket.create_connection, {host, server:getsockname().port}, 0)
         assert.is_true(#e.errors >= 1)
@@ -148,7 +148,7 @@ describe("connecting:", function()
         local c <close> = socket.create_connection(address, nil, {source_address = source})
         assert.equal(source[1] == "127.0.0.2" and "127.0.0.2" or c:getsockname().host, c:getsockname().host)
       end
-      local fds = proc.descriptors()
+      local fds = proc.settled_descriptors()
       for code, source in pairs {
         EADDRINUSE = address, EADDRNOTAVAIL = {"192.0.2.1", 0},
       } do
@@ -173,7 +173,7 @@ describe("connecting:", function()
 
     it("refuses wrong arguments before anything is done", function()
       local good = {"127.0.0.1", 1}
-      local fds = proc.descriptors()
+      local fds = proc.settled_descriptors()
       for _, case in ipairs {
         {"#1 .*table expected, got no value", n = 0},
         {"#1 .*table expected, got string", "127.0.0.1:80"},
@@ -213,7 +213,7 @@ describe("connecting:", function()
         local first = stuck "::1"
         local _ <close> = listener("127.0.0.1", first.port)
         assert.equal("::1", addresses("both.test", 1)[1].host)
-        local fds = proc.descriptors()
+        local fds = proc.settled_descriptors()
         local s
         local t = took(function() s = socket.create_connection({"both.test", first.port}, timeout or nil) end)
         assert.equal("127.0.0.1", s:getpeername().host)
@@ -226,7 +226,7 @@ describe("connecting:", function()
 
     it_in_net("tries the next one at once if the first refuses", function()
       local server <close> = listener "127.0.0.1"
-      local fds = proc.descriptors()
+      local fds = proc.settled_descriptors()
       for _, timeout in ipairs {false, 5} do
         local s
         local t = took(function()
@@ -278,7 +278,7 @@ describe("connecting:", function()
       local order = addresses("five.test", 1)
       assert.equal(5, #order)
       for i = 2, 4 do assert.not_equal(order[i - 1].family, order[i].family) end
-      local fds = proc.descriptors()
+      local fds = proc.settled_descriptors()
       for _, timeout in ipairs {false, 5} do
         local e = fails(socket.error, "ECONNREFUSED", socket.create_connection, {"five.test", 1}, timeout or nil)
         assert.same({"five.test", 1}, e.address)
@@ -304,7 +304,7 @@ describe("connecting:", function()
     it_in_net("has one deadline for all of them", function()
       local port = stuck "fd00::1".port
       for _, host in ipairs {"fd00::2", "fd00::3", "127.0.0.2", "127.0.0.3"} do stuck(host, port) end
-      local fds = proc.descriptors()
+      local fds = proc.settled_descriptors()
       local e
       local t = took(function()
         e = fails(socket.timeout, "ETIMEDOUT", socket.create_connection, {"five.test", port}, 0.6)
@@ -347,7 +347,7 @@ describe("connecting:", function()
     it_in_net("lets other coroutines run meanwhile", function()
       local first = stuck "::1"
       local _ <close> = listener("127.0.0.1", first.port)
-      local fds = proc.descriptors()
+      local fds = proc.settled_descriptors()
       local ticks, done = 0, false
       local results = tasks.run {
         function()
@@ -377,7 +377,7 @@ describe("connecting:", function()
     it_in_net("gives everything back when its coroutine ends early", function()
       local port = stuck "::1".port
       stuck("127.0.0.1", port)
-      local fds = proc.descriptors()
+      local fds = proc.settled_descriptors()
       for _, how in ipairs {"closed", "forgotten", "failed"} do
         local task = {coroutine.create(function() socket.create_connection {"both.test", port} end)}
         local former = socket.setwaithook(function(_, _, seconds)
@@ -526,7 +526,7 @@ describe("connecting:", function()
 
     it("says which address is taken, and leaves no descriptor", function()
       local server <close> = listener "127.0.0.1"
-      local fds = proc.descriptors()
+      local fds = proc.settled_descriptors()
       local e = fails(socket.error, "EADDRINUSE", socket.create_server, server:getsockname())
       assert.equal("create_server", e.op)
       assert.equal(server:getsockname(), e.address)
@@ -540,7 +540,7 @@ describe("connecting:", function()
     end)
 
     it("says what the system cannot do, and leaves no descriptor", function()
-      local fds = proc.descriptors()
+      local fds = proc.settled_descriptors()
       local e = fails(socket.error, "EAFNOSUPPORT", socket.create_server, {1000, "x"}, {family = 1000})
       assert.equal("create_server", e.op)
       if socket.AF_NETLINK then                     -- which has no streams
@@ -551,7 +551,7 @@ describe("connecting:", function()
 
     it_in_net("fails where an option is refused", function()
       assert.is_false(socket.has_dualstack_ipv6())
-      local fds = proc.descriptors()
+      local fds = proc.settled_descriptors()
       for _, options in ipairs {
         {reuse_port = true}, {family = socket.AF_INET6}, {family = socket.AF_INET6, dualstack_ipv6 = true},
       } do
@@ -563,7 +563,7 @@ describe("connecting:", function()
     end, "strace -qq -o /dev/null -e inject=setsockopt:error=ENOPROTOOPT")
 
     it_in_net("fails where listening is refused", function()
-      local fds = proc.descriptors()
+      local fds = proc.settled_descriptors()
       local e = fails(socket.error, "EADDRINUSE", socket.create_server, {"127.0.0.1", 0})
       assert.equal("127.0.0.1", e.address[1])
       local s <close> = socket.socket()
@@ -578,7 +578,7 @@ describe("connecting:", function()
     end, "strace -qq -o /dev/null -e inject=socket:error=EAFNOSUPPORT")
 
     it("refuses wrong arguments before anything is done", function()
-      local fds = proc.descriptors()
+      local fds = proc.settled_descriptors()
       local good = {"127.0.0.1", 0}
       for _, case in ipairs {
         {"#1 .*value expected", n = 0},

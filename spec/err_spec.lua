@@ -2,6 +2,7 @@
 
 local h = require "spec.helper"
 local lfs = require "lfs"
+local proc = require "spec.support.proc"
 local socket = require "socket"
 
 local function here() return debug.getinfo(2, "l").currentline end
@@ -19,12 +20,6 @@ local function refusing_port()
   local s = socket.socket()
   s:bind {"127.0.0.1", 0}
   return s:getsockname().port, s
-end
-
-local function descriptors()
-  local n = 0
-  for _ in lfs.dir "/proc/self/fd" do n = n + 1 end
-  return n
 end
 
 -- What a command says, and whether it ended well.
@@ -568,7 +563,7 @@ describe("try_ forms", function()
   it("leave no descriptor behind", function()
     local port, keep = refusing_port()
     local _ <close> = keep
-    local before = descriptors()
+    local before = proc.settled_descriptors()
     for _ = 1, 20 do
       local c <close> = socket.socket()
       assert.is_nil((c:try_connect {"127.0.0.1", port}))
@@ -579,6 +574,6 @@ describe("try_ forms", function()
       assert.is_nil((socket.try_fromfd(999999, socket.AF_INET, socket.SOCK_STREAM)))
       assert.is_nil((socket.try_socket(nil, nil, nil, 999999)))
     end
-    assert.equal(before, descriptors())
+    assert.equal(before, proc.descriptors())
   end)
 end)

@@ -2,6 +2,7 @@
 
 local h = require "spec.helper"
 local lfs = require "lfs"
+local proc = require "spec.support.proc"
 local socket = require "socket"
 
 local pack, unpack = string.pack, string.unpack
@@ -20,12 +21,6 @@ local function refused(message, f)
   assert.is_false(ok)
   assert.equal("string", type(e))
   assert.matches(message, e, 1, true)
-end
-
-local function descriptors()
-  local n = 0
-  for _ in lfs.dir "/proc/self/fd" do n = n + 1 end
-  return n
 end
 
 -- A connected pair of TCP sockets.
@@ -536,7 +531,7 @@ describe("a closed socket", function()
   end)
 
   it("says the system's words when somebody else closed the descriptor", function()
-    local before = descriptors()
+    local before = proc.settled_descriptors()
     local s = socket.socket()
     socket.close(s:fileno())
     for name, arguments in pairs(calls) do
@@ -546,7 +541,7 @@ describe("a closed socket", function()
       assert.equal(name, e.op)
     end
     s:detach()
-    assert.equal(before, descriptors())
+    assert.equal(before, proc.descriptors())
   end)
 end)
 

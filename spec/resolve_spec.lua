@@ -541,7 +541,7 @@ describe("names:", function()
           create_connection = function() socket.create_connection(address, timeout or nil) end,
           create_server = function() socket.create_server(address) end,
         } do
-          local fds = proc.descriptors()
+          local fds = proc.settled_descriptors()
           local e = fails(socket.gaierror, "EAI_NONAME", f)
           assert.equal(op, e.op)
           assert.equal(address, e.address)
@@ -586,7 +586,7 @@ describe("names:", function()
       socket.gethostbyname "www.test"               -- by a thread whose memory the next one gets
       local s <close> = socket.socket()
       assert.is_number(eventually(1, function() return proc.threads() == 1 end))
-      local fds, threads = proc.descriptors(), proc.threads()
+      local fds, threads = proc.settled_descriptors(), proc.threads()
       local begun = socket.monotonic()
       local ok, e = pcall(s.connect, s, {"silent.test", 80})
       local t = socket.monotonic() - begun
@@ -628,7 +628,7 @@ describe("names:", function()
       u:settimeout(0)
       socket.setdefaulttimeout(0)
       local address = {"www.test", 80}
-      local fds, threads = proc.descriptors(), proc.threads()
+      local fds, threads = proc.settled_descriptors(), proc.threads()
       for op, f in pairs {
         connect = function() s:connect(address) end,
         connect_ex = function() s:connect_ex(address) end,
