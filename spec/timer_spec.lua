@@ -92,9 +92,10 @@ describe("timers", function()
     repeat
       r:turn(0)
       turns = turns + 1
-      if turns == 1 then assert.is_true(n < 100000 and results[late][2] == n) end
+      if turns == 1 then assert.is_true(n < 100000) end
     until n == 100000 and slept == 100
     assert.is_true(turns > 2)
+    assert.is_true(results[late][2] < 100000)
     r:close()
   end)
 
