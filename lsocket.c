@@ -9,12 +9,16 @@
 /* Of the inline functions of lsocket_int.h, for callers where inlining does not pay (C11 6.7.4). */
 extern inline _Noreturn void lsock_tampered(lua_State *L);
 extern inline lsock_Core *lsock_core(lua_State *L);
+extern inline void *lsock_object(lua_State *L, int idx, lsock_Kind kind, size_t size);
 extern inline void lsock_pushtable(lua_State *L, int uv);
 extern inline lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core);
 extern inline void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name, lsock_Step step, int dir);
 extern inline void lsock_op_on(lua_State *L, lsock_Op *op, int self, const char *name, lsock_Step step, int dir);
 extern inline void lsock_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir);
 extern inline void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, lsock_Step step);
+#if defined(LSOCK_CHECKED)
+extern inline int lsock_attempt(lua_State *L, lsock_Op *op);
+#endif
 extern inline int lsock_run(lua_State *L, lsock_Op *op);
 extern inline int lsock_istcp(const lsock_Sock *s);
 extern inline void lsock_note(lsock_Sock *s, ssize_t got, size_t asked);
@@ -31,7 +35,7 @@ lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, int uservalues) {
   memset(s, 0, sizeof *s);
   s->fd = LSOCK_NOFD;
   s->timeout = core->default_timeout;
-  s->seal = LSOCK_SEAL(core, s);
+  s->seal = LSOCK_SEAL(core, s, LSOCK_KIND_SOCK);
   lsock_pushtable(L, LSOCK_UV_SOCKET);
   lua_setmetatable(L, -2);
   return s;
@@ -90,7 +94,7 @@ void lsock_open(lua_State *L, lsock_Sock *s, lsock_fd fd, int family, int type, 
 
 lsock_Sock *lsock_tosock(lua_State *L, int arg, const lsock_Core *core) {
   lsock_Sock *s = lua_touserdata(L, arg);
-  return s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s) ? s : NULL;
+  return s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s, LSOCK_KIND_SOCK) ? s : NULL;
 }
 
 void lsock_nosock(lua_State *L, int arg) {
@@ -155,6 +159,11 @@ void lsock_takefd(lua_State *L, int arg, lsock_Sock *s, lsock_fd *fd) {
     lua_error(L);
   }
   if (s->tr) s->tr->closing(s, 0);
+}
+
+void lsock_guard(lua_State *L, int idx) {
+  lua_pushvalue(L, idx);
+  lua_toclose(L, -1);
 }
 
 static int type_flags(int type) {
@@ -365,6 +374,7 @@ static int step_accept(lua_State *L, lsock_Op *op) {
   if (!op->slot) {
     lsock_newsock(L, op->core);
     op->slot = lua_gettop(L);
+    lsock_keepstack(L, op);
   }
   n = lua_touserdata(L, op->slot);
   if (lsock_full(L, op->core, 1)) return lsock_stepfull(op);
@@ -420,10 +430,13 @@ static int sock_detach(lua_State *L) {
   return 1;
 }
 
-/* __close: the end of a `local s <close>` */
+/* __close: the end of a `local s <close>`, or of a guard */
 static int sock_scope(lua_State *L) {
   lsock_Sock *s = lsock_tosock(L, 1, lsock_core(L));
-  if (s) close_or_mark(L, s);
+  if (s && s->spared)
+    s->spared = 0;
+  else if (s)
+    close_or_mark(L, s);
   return 0;
 }
 

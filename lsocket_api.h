@@ -12,7 +12,7 @@
 #define LSOCK_CAPSULE "lsocket.core"
 
 /* Grows with every change of this structure or of those in lsocket_int.h that libraries use. */
-#define LSOCK_API_VERSION 3
+#define LSOCK_API_VERSION 4
 
 typedef struct lsock_Api {
   unsigned version;
@@ -42,6 +42,8 @@ typedef struct lsock_Api {
   void (*checkkeys)(lua_State *, int, const char *const[]);
   void (*count)(lsock_Core *, lsock_Sock *);
   int (*admit_other)(lua_State *, const char *, const char *);
+  void (*guard)(lua_State *, int);
+  void (*thrown)(lua_State *, lsock_Op *);
 } lsock_Api;
 
 #if defined(LSOCKET_BESIDE)
@@ -64,8 +66,12 @@ typedef struct lsock_Api {
 #define lsock_checkname(L, arg) (LSOCK_API(L)->checkname((L), (arg)))
 #define lsock_checkkeys(L, arg, keys) (LSOCK_API(L)->checkkeys((L), (arg), (keys)))
 #define lsock_count(core, s) ((core)->api->count((core), (s)))
+#define lsock_guard(L, idx) (LSOCK_API(L)->guard((L), (idx)))
 #define lsock_admit_other(L, op, what) (LSOCK_API(L)->admit_other((L), (op), (what)))
-/* does not return, but a pointer cannot say so to the compiler */
+/* these do not return, but a pointer cannot say so to the compiler */
+#define lsock_thrown(L, op)                                                                                            \
+  do LSOCK_API(L)->thrown((L), (op));                                                                                  \
+  while (1)
 #define lsock_nosock(L, arg)                                                                                           \
   do LSOCK_API(L)->nosock((L), (arg));                                                                                 \
   while (1)
@@ -76,7 +82,7 @@ typedef struct lsock_Api {
         lsock_open, lsock_hold, lsock_nosock, lsock_closesock, lsock_takefd, lsock_register, lsock_newclass,           \
         lsock_pushclass, lsock_pusherror, lsock_fail, lsock_failno, lsock_pushextra, lsock_drive, lsock_go_on,         \
         lsock_settimeout, lsock_checktimeout, lsock_checkbytes, lsock_checkbuffer, lsock_checksize, lsock_room,        \
-        lsock_checkname, lsock_checkkeys, lsock_count, lsock_admit_other                                               \
+        lsock_checkname, lsock_checkkeys, lsock_count, lsock_admit_other, lsock_guard, lsock_thrown                    \
   }
 #endif
 

@@ -9,21 +9,20 @@
 #include <string.h>
 
 typedef struct Buffer {
-  uintptr_t seal; /* as in lsock_Sock, with another mark */
+  uintptr_t seal;
   char *p;
   size_t len;
   const void *owner; /* of a view: whose bytes they are, its user value 1 */
 } Buffer;
 
-#define BUFFER_SEAL(core, b) (((uintptr_t)(b) ^ (core)->secret) + 2)
+LSOCK_BEGINS_WITH_SEAL(Buffer);
 
 /* Lua's strings end here too. */
 #define BUFFER_MAX ((size_t)PTRDIFF_MAX - sizeof(Buffer))
 
 static Buffer *to_buffer(lua_State *L, int arg) {
-  Buffer *b = lua_touserdata(L, arg);
-  if (!b || lua_rawlen(L, arg) < sizeof *b || b->seal != BUFFER_SEAL(lsock_core(L), b)) return NULL;
-  if (b->owner) { /* the debug library can take it away */
+  Buffer *b = lsock_object(L, arg, LSOCK_KIND_BUFFER, sizeof *b);
+  if (b && b->owner) { /* the debug library can take it away */
     lua_getiuservalue(L, arg, 1);
     if (lua_touserdata(L, -1) != b->owner) b = NULL;
     lua_pop(L, 1);
@@ -87,7 +86,7 @@ static size_t position(lua_State *L, int arg, size_t len, lua_Integer def) {
 
 static Buffer *new_buffer(lua_State *L, size_t room, int uservalues) {
   Buffer *b = lua_newuserdatauv(L, sizeof *b + room, uservalues);
-  b->seal = BUFFER_SEAL(lsock_core(L), b);
+  b->seal = LSOCK_SEAL(lsock_core(L), b, LSOCK_KIND_BUFFER);
   b->p = (char *)(b + 1);
   b->len = room;
   b->owner = NULL;

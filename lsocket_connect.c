@@ -191,6 +191,7 @@ static Race *new_race(lua_State *L, lsock_Op *op) {
   r->sockets = lua_gettop(L);
   lua_newtable(L);
   r->errors = lua_gettop(L);
+  lsock_keepstack(L, op);
   if (n == 0) return r;
   while (!is_inet(list)) list = list->ai_next;
   turn[0] = list;
@@ -370,6 +371,7 @@ static void open_group(lua_State *L, lsock_Op *op, Race *r) {
   lsock_open(L, g, fd, AF_UNSPEC, 0, 0);
   r->group = lua_gettop(L);
   lua_toclose(L, r->group);
+  lsock_keepstack(L, op);
 }
 
 /* The one address there is, tried as connect does it. */
@@ -389,6 +391,7 @@ static int single_over(lua_State *L, lsock_Op *op) {
 
 static int single(lua_State *L, lsock_Op *op, Race *r) {
   int err = new_attempt(L, op, r, 0);
+  lsock_keepstack(L, op);
   lua_pushvalue(L, -1);
   lua_rawseti(L, r->sockets, 1);
   op->partial = single_over;

@@ -8,19 +8,17 @@
 #include <string.h>
 
 typedef struct Err {
-  uintptr_t seal; /* as in lsock_Sock, with another mark */
+  uintptr_t seal;
   int cls, err, line;
   const char *op, *msg;
 } Err;
 
-#define ERR_SEAL(core, e) (((uintptr_t)(e) ^ (core)->secret) + 1)
+LSOCK_BEGINS_WITH_SEAL(Err);
 
 enum { UV_FUNCTION = 1, UV_ADDRESS, UV_EXTRA, UV_COUNT = UV_EXTRA };
 
 static Err *to_err(lua_State *L, int idx) {
-  Err *e = lua_touserdata(L, idx);
-  if (e && lua_rawlen(L, idx) == sizeof *e && e->seal == ERR_SEAL(lsock_core(L), e)) return e;
-  return NULL;
+  return lsock_object(L, idx, LSOCK_KIND_ERROR, sizeof(Err));
 }
 
 static Err *check_err(lua_State *L, int arg) {
@@ -45,7 +43,7 @@ void lsock_pusherror(lua_State *L, const lsock_Fail *f) {
   Err *e;
   luaL_checkstack(L, 6, "error object");
   e = lua_newuserdatauv(L, sizeof *e, UV_COUNT);
-  e->seal = ERR_SEAL(lsock_core(L), e);
+  e->seal = LSOCK_SEAL(lsock_core(L), e, LSOCK_KIND_ERROR);
   e->err = f->err;
   e->op = f->op;
   e->msg = f->msg;
@@ -110,6 +108,27 @@ int lsock_fail(lua_State *L, const lsock_Fail *f) {
   lua_pushnil(L);
   lsock_pusherror(L, f);
   return 2;
+}
+
+void lsock_adderror(lua_State *L, int idx, int extra) {
+  Err *e = to_err(L, idx);
+  int fields;
+  if (!e) return;
+  idx = lua_absindex(L, idx);
+  luaL_checkstack(L, 6, "error");
+  if (lua_getiuservalue(L, idx, UV_EXTRA) != LUA_TTABLE) {
+    lua_pushvalue(L, extra);
+    lua_setiuservalue(L, idx, UV_EXTRA);
+    lua_pop(L, 1);
+    return;
+  }
+  fields = lua_gettop(L);
+  for (lua_pushnil(L); lua_next(L, extra);) {
+    lua_pushvalue(L, -2);
+    lua_insert(L, -2);
+    lua_rawset(L, fields);
+  }
+  lua_pop(L, 1);
 }
 
 int lsock_failno(lua_State *L, int err, const char *op) {

@@ -37,11 +37,10 @@ typedef struct File {
   Buffering buffering;
 } File;
 
-#define FILE_SEAL(core, f) (((uintptr_t)(f) ^ (core)->secret) + 4)
+LSOCK_BEGINS_WITH_SEAL(File);
 
 static File *to_file(lua_State *L, int idx) {
-  File *f = lua_touserdata(L, idx);
-  return f && lua_rawlen(L, idx) == sizeof *f && f->seal == FILE_SEAL(lsock_core(L), f) ? f : NULL;
+  return lsock_object(L, idx, LSOCK_KIND_FILE, sizeof(File));
 }
 
 static File *check_file(lua_State *L, int arg) {
@@ -635,8 +634,8 @@ static int file_scope(lua_State *L) {
 
 /* __gc: what was written and never flushed is sent as far as that needs no waiting */
 static int file_gc(lua_State *L) {
-  File *f = lua_touserdata(L, 1);
-  if (!f || lua_rawlen(L, 1) != sizeof *f || f->seal != FILE_SEAL(lsock_core(L), f) || !f->s) return 0;
+  File *f = to_file(L, 1);
+  if (!f || !f->s) return 0;
 #if defined(MSG_DONTWAIT)
   if (waiting(&f->out) > 0 && f->s->fd != LSOCK_NOFD) {
     lsock_Op op;
@@ -742,7 +741,7 @@ static int sock_makefile(lua_State *L) {
   lua_settop(L, 3);
   f = lua_newuserdatauv(L, sizeof *f, 3);
   memset(f, 0, sizeof *f);
-  f->seal = FILE_SEAL(core, f);
+  f->seal = LSOCK_SEAL(core, f, LSOCK_KIND_FILE);
   parse_mode(L, 2, f);
   f->buffering = size == 0 ? NONE : size == 1 ? LINE : FULL;
   f->limit = SIZE_MAX_BUF;

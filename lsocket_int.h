@@ -3,12 +3,17 @@
 **
 ** Prefixes: mod_ module function, sock_ method, step_ one attempt of an operation, lsock_ used across files.
 ** Dependencies: plat -> err -> wait -> { addr, family, inet, opt, const, resolve } -> lsocket.c -> connect.
+**
+** The rule of memory: whatever allocates through Lua may run a finalizer, and a finalizer or a callback may call any
+** function of this library. A pointer into memory of Lua's, of OpenSSL's or of a reactor's that is kept across such a call
+** is anchored on the Lua stack, or copied, or looked up again afterwards.
 */
 #ifndef LSOCKET_INT_H
 #define LSOCKET_INT_H
 
 #include "lsocket_plat.h"
 
+#include <assert.h>
 #include <lauxlib.h>
 #include <lua.h>
 
@@ -30,7 +35,7 @@ typedef struct lsock_Pool lsock_Pool; /* lsocket_resolve.c */
 typedef struct lsock_Core {
   uintptr_t seal;              /* LSOCK_CORE_SEAL: a script cannot make a core of its own */
   const struct lsock_Api *api; /* lsocket_api.h */
-  uintptr_t secret;            /* see lsock_Sock.seal */
+  uintptr_t secret;            /* see lsock_Kind */
   lsock_Policy policy;         /* the host's; NULL: everything is allowed */
   void *policy_ud;
   size_t receive_max; /* the host's limits; 0: none ... */
@@ -50,6 +55,36 @@ typedef struct lsock_Core {
   unsigned char *held;            /* the descriptors of all sockets, see lsock_hold */
   size_t held_size;
 } lsock_Core;
+
+/*
+** Kinds of objects. Each begins with a seal, which only this library can make: of the object's address, a secret and the
+** number of its kind. The debug library can give any userdata any metatable, but no userdata the seal of another kind.
+*/
+typedef enum lsock_Kind {
+  LSOCK_KIND_SOCK,
+  LSOCK_KIND_ERROR,
+  LSOCK_KIND_BUFFER,
+  LSOCK_KIND_FILE,
+  LSOCK_KIND_CONTROL,
+  LSOCK_KIND_RIGHTS,
+  LSOCK_KIND_OP,
+  LSOCK_KIND_LOOKUP,
+  LSOCK_KIND_SELECTOR,
+  LSOCK_KIND_REACTOR,
+  LSOCK_KIND_TASK,
+  LSOCK_KIND_ALARM,
+  LSOCK_KIND_SSL, /* the TLS library's, from here on */
+  LSOCK_KIND_CONTEXT,
+  LSOCK_KIND_TLS,
+  LSOCK_KIND_SESSION,
+  LSOCK_KIND_BIO
+} lsock_Kind;
+
+#define LSOCK_SEAL(core, p, kind) (((uintptr_t)(p) ^ (core)->secret) + (uintptr_t)(kind))
+
+/* After the type of a kind's objects: what lsock_object relies on. */
+#define LSOCK_BEGINS_WITH_SEAL(type)                                                                                   \
+  _Static_assert(offsetof(type, seal) == 0 && sizeof(((type *)0)->seal) == sizeof(uintptr_t), "seals come first")
 
 /* A wait hook is set; a reactor's tasks are running; nothing may block the thread. */
 enum { LSOCK_HOOKED = 1, LSOCK_REACTING = 2, LSOCK_NEVER = 4 };
@@ -71,6 +106,12 @@ LSOCK_INLINE lsock_Core *lsock_core(lua_State *L) {
   lsock_Core *c = lua_touserdata(L, LSOCK_UP_CORE);
   if (lsock_likely(c && c->seal == LSOCK_CORE_SEAL(c))) return c;
   lsock_tampered(L);
+}
+
+/* The value at idx if it is an object of that kind and of at least that size, else NULL: the one check of all objects. */
+LSOCK_INLINE void *lsock_object(lua_State *L, int idx, lsock_Kind kind, size_t size) {
+  uintptr_t *p = lua_touserdata(L, idx);
+  return p && lua_rawlen(L, idx) >= size && *p == LSOCK_SEAL(lsock_core(L), p, kind) ? p : NULL;
 }
 
 enum { /* user values of the core */
@@ -115,7 +156,7 @@ enum { LSOCK_RD = 0, LSOCK_WR = 1, LSOCK_MODAL = 2 }; /* directions; as bits 1 <
 typedef struct lsock_Transport lsock_Transport;
 
 typedef struct lsock_Sock {
-  uintptr_t seal;     /* its own address ^ core->secret: only this library can have made it */
+  uintptr_t seal;
   int64_t timeout;    /* ns; 0 never waits, < 0 blocks */
   uint32_t kernel[2]; /* what SO_RCVTIMEO and SO_SNDTIMEO were last set to by us, in ms; 0 none */
   lsock_fd fd;        /* LSOCK_NOFD when closed */
@@ -128,19 +169,19 @@ typedef struct lsock_Sock {
   unsigned char internal : 1; /* ours alone: no warning when collected */
   unsigned char closing : 1;  /* closed but for its files */
   unsigned char counted : 1;  /* in core->sockets */
+  unsigned char spared : 1;   /* the __close that comes next is of a guard that let it go */
   unsigned char watch;        /* the number of the reactor that watches the descriptor; 0 none */
   uint16_t files;             /* open ones, of makefile */
   const lsock_Transport *tr;  /* how bytes travel; NULL: as they are */
   void *trdata;
 } lsock_Sock;
+LSOCK_BEGINS_WITH_SEAL(lsock_Sock);
 
 /* The last receive by a task took all there was: the next one may as well wait first. */
 #define LSOCK_DRAINED 8
 
 /* For everybody but its files. */
 #define lsock_isclosed(s) ((s)->fd == LSOCK_NOFD || (s)->closing)
-
-#define LSOCK_SEAL(core, s) ((uintptr_t)(s) ^ (core)->secret)
 
 /* A new, closed socket object on top of the stack: allocated before any descriptor, so memory errors leak none. */
 lsock_Sock *lsock_newsock(lua_State *L, lsock_Core *core);
@@ -158,6 +199,13 @@ void lsock_closeheld(lua_State *L, lsock_Core *core);
 
 /* Counts an open socket against the host's limit, until it is closed or its descriptor taken. */
 void lsock_count(lsock_Core *core, lsock_Sock *s);
+
+/*
+** Pushes the socket at idx once more, to be closed however the running function ends: by an error, in a coroutine that is
+** closed, for want of memory. LSOCK_SPARE, last before it is handed out, lets it live on.
+*/
+void lsock_guard(lua_State *L, int idx);
+#define LSOCK_SPARE(s) ((void)((s)->spared = 1))
 
 /* What SO_TYPE and getsockname say where a value is < 0; -1 and errno if it is no socket. */
 int lsock_describe(lsock_fd fd, int *family, int *type, int *proto);
@@ -201,6 +249,9 @@ void lsock_blamecaller(lua_State *L);
 
 /* Ends a function: raises the error, or returns nil and the error from the try_ form. */
 int lsock_fail(lua_State *L, const lsock_Fail *f);
+
+/* The fields of the table at `extra` become those of the error at idx, if that is one of ours. */
+void lsock_adderror(lua_State *L, int idx, int extra);
 
 /* The same for an errno and an operation's name alone. */
 int lsock_failno(lua_State *L, int err, const char *op);
@@ -293,7 +344,8 @@ typedef struct lsock_Op lsock_Op;
 
 /*
 ** One attempt. Results on top of the stack and their number; or what stands in the way. It may be called again at any
-** time after LSOCK_READ, LSOCK_WRITE and LSOCK_INTR, from another C stack: what it must remember is in the lsock_Op.
+** time after LSOCK_READ, LSOCK_WRITE and LSOCK_INTR, from another C stack: what it must remember is in the lsock_Op. It leaves
+** nothing on the Lua stack then but what it has called lsock_keepstack for.
 */
 typedef int (*lsock_Step)(lua_State *L, lsock_Op *op);
 enum { LSOCK_READ = -1, LSOCK_WRITE = -2, LSOCK_INTR = -3, LSOCK_FAIL = -4 };
@@ -301,6 +353,7 @@ enum { LSOCK_READ = -1, LSOCK_WRITE = -2, LSOCK_INTR = -3, LSOCK_FAIL = -4 };
 typedef struct lsock_Job lsock_Job; /* a lookup, lsocket_resolve.c */
 
 struct lsock_Op {
+  uintptr_t seal; /* of a kept one; unset elsewhere */
   lsock_Core *core;
   lsock_Sock *s; /* the socket worked on; NULL in functions without one */
   lsock_Step step;
@@ -317,18 +370,21 @@ struct lsock_Op {
   const char *data; /* bytes to send */
   size_t len;       /* of data, or of the room to receive */
   /* What begins as zero: */
-  int64_t until;      /* set by the step: try again at this time even without readiness */
-  const char *msg;    /* for errors; NULL: the system's text */
-  lsock_Step partial; /* called before a failure: results to return instead, or < 0; may set extra */
-  lsock_Job *job;     /* a lookup to be finished first */
-  size_t done;        /* bytes sent or received so far */
-  int err, cls;       /* of LSOCK_FAIL */
+  int64_t until;   /* set by the step: try again at this time even without readiness */
+  const char *msg; /* for errors; NULL: the system's text */
+  lsock_Step
+      partial;    /* called before a failure: results to return instead, or < 0; may set extra. Also, with ECANCELED,
+                      ** before an error that was thrown into the wait goes on: only extra counts then */
+  lsock_Job *job; /* a lookup to be finished first */
+  size_t done;    /* bytes sent or received so far */
+  int err, cls;   /* of LSOCK_FAIL */
   int address, extra; /* stack indices for the error object, 0 none */
   int nowait;         /* the attempt must not wait in the kernel */
   int coop;           /* wait through the hook */
   int want;           /* what is waited for: LSOCK_READ or LSOCK_WRITE */
   int kept;           /* stack index of the userdata that holds this operation; 0: it is on the C stack */
   int mark;           /* the bit set in w->waiting */
+  int top;            /* what is on the Lua stack up to here outlives an attempt; 0: not known yet */
   int progress;       /* set by the step: it got further, and need not have to wait */
   int state, slot;    /* the step's own; slot is a stack index */
   char *into;         /* room to receive that is the caller's, or on the stack */
@@ -336,9 +392,9 @@ struct lsock_Op {
   int file;           /* for a file of makefile's: goes on after the socket's own close */
   int formats, flush; /* lsocket_file.c */
   unsigned turn;
-  uintptr_t seal; /* of a kept one; unset, as the rest */
   lsock_Addr addr;
 };
+LSOCK_BEGINS_WITH_SEAL(lsock_Op);
 
 /* Goes on with another socket, at stack index `self`, for what is left of the time. */
 void lsock_op_socket(lua_State *L, lsock_Op *op, int self);
@@ -348,6 +404,12 @@ int lsock_drive(lua_State *L, lsock_Op *op);
 
 /* Goes on after an attempt that was not the end. */
 int lsock_go_on(lua_State *L, lsock_Op *op, int outcome);
+
+/* What is on the stack now outlives the attempt. */
+#define lsock_keepstack(L, op) ((void)((op)->top = lua_gettop(L)))
+
+/* Raises the error on top, which was thrown into the operation: by a callback, or where it waits. */
+_Noreturn void lsock_thrown(lua_State *L, lsock_Op *op);
 
 /* What a failed system call means for an attempt; `want` is LSOCK_READ or LSOCK_WRITE. */
 int lsock_again(lsock_Op *op, int want);
@@ -483,10 +545,10 @@ void lsock_timer_clear(lsock_Timers *h, lsock_Timer *t);
 **
 ** lsock_reactor_wait prepares a wait of the operation, for op->want on op->w (or NULL: for time alone) until `ns`
 ** nanoseconds have passed (< 0: for ever). LSOCK_R_READY: it need not wait. LSOCK_R_YIELD: yield; when the coroutine is
-** resumed, lsock_reactor_answer is READY or EXPIRED, or raises what was thrown into the task. LSOCK_R_OTHER: the coroutine is
-** not a task, and LSOCK_R_BUSY: another one waits for the same.
+** resumed, lsock_reactor_answer is READY, EXPIRED or THROWN. LSOCK_R_THROWN: an error was thrown into the task, and is on top.
+** LSOCK_R_OTHER: the coroutine is not a task, and LSOCK_R_BUSY: another one waits for the same.
 */
-enum { LSOCK_R_READY, LSOCK_R_EXPIRED, LSOCK_R_YIELD, LSOCK_R_OTHER, LSOCK_R_BUSY };
+enum { LSOCK_R_READY, LSOCK_R_EXPIRED, LSOCK_R_YIELD, LSOCK_R_OTHER, LSOCK_R_BUSY, LSOCK_R_THROWN };
 int lsock_reactor_wait(lua_State *L, lsock_Op *op, int64_t ns);
 int lsock_reactor_answer(lua_State *L, const lsock_Core *core);
 
@@ -637,7 +699,7 @@ LSOCK_INLINE ssize_t lsock_transmit(lua_State *L, lsock_Op *op, const char *data
 
 LSOCK_INLINE lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core) {
   lsock_Sock *s = lua_touserdata(L, arg);
-  if (lsock_likely(s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s))) return s;
+  if (lsock_likely(s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s, LSOCK_KIND_SOCK))) return s;
   lsock_nosock(L, arg);
 }
 
@@ -652,7 +714,8 @@ LSOCK_INLINE void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name
   op->job = NULL;
   op->done = 0;
   op->err = op->cls = op->address = op->extra = 0;
-  op->flags = op->nowait = op->coop = op->want = op->kept = op->mark = op->progress = op->state = op->slot = 0;
+  op->flags = op->nowait = op->coop = op->want = op->kept = op->mark = op->top = op->progress = op->state = op->slot =
+      0;
   op->into = NULL;
   op->handle = op->file = op->formats = op->flush = 0;
   op->turn = 0;
@@ -684,6 +747,17 @@ LSOCK_INLINE void lsock_op_free(lua_State *L, lsock_Op *op, const char *name, ls
   lsock_op_init(op, core, name, step, LSOCK_RD);
 }
 
+/* Calls the step; with LSOCK_CHECKED it also looks at what the step leaves on the Lua stack. */
+#if defined(LSOCK_CHECKED)
+LSOCK_INLINE int lsock_attempt(lua_State *L, lsock_Op *op) {
+  int before = lua_gettop(L), r = op->step(L, op);
+  assert(r >= 0 || r == LSOCK_FAIL || lua_gettop(L) == (op->top > before ? op->top : before));
+  return r;
+}
+#else
+#define lsock_attempt(L, op) ((op)->step((L), (op)))
+#endif
+
 /* lsock_drive; the first attempt of a socket that blocks, or never waits, is mostly its last and needs nothing of the driver. */
 LSOCK_INLINE int lsock_run(lua_State *L, lsock_Op *op) {
   const lsock_Sock *s = op->s;
@@ -692,7 +766,7 @@ LSOCK_INLINE int lsock_run(lua_State *L, lsock_Op *op) {
     int r;
     op->deadline = INT64_MAX;
     op->nowait = op->timeout == 0;
-    r = op->step(L, op);
+    r = lsock_attempt(L, op);
     return lsock_likely(r >= 0) ? r : lsock_go_on(L, op, r);
   }
   return lsock_drive(L, op);

@@ -40,12 +40,12 @@ typedef struct Control {
 
 #define CONTROL_BYTES(c) ((char *)((c) + 1))
 
-#define CONTROL_SEAL(core, c) (((uintptr_t)(c) ^ (core)->secret) + 7)
+LSOCK_BEGINS_WITH_SEAL(Control);
 
 static Control *new_control(lua_State *L, size_t size) {
   Control *c = lua_newuserdatauv(L, sizeof *c + size, 0);
   memset(c, 0, sizeof *c + size);
-  c->seal = CONTROL_SEAL(lsock_core(L), c);
+  c->seal = LSOCK_SEAL(lsock_core(L), c, LSOCK_KIND_CONTROL);
   c->size = size;
   return c;
 }
@@ -81,10 +81,10 @@ static void close_descriptors(struct cmsghdr *c) {
 }
 
 static int control_gc(lua_State *L) {
-  Control *c = lua_touserdata(L, 1);
+  Control *c = lsock_object(L, 1, LSOCK_KIND_CONTROL, sizeof *c);
   struct msghdr h;
   struct cmsghdr *m;
-  if (!c || lua_rawlen(L, 1) < sizeof *c || c->seal != CONTROL_SEAL(lsock_core(L), c)) return 0;
+  if (!c) return 0;
   attach(c, &h, c->len);
   for (m = CMSG_FIRSTHDR(&h); m; m = CMSG_NXTHDR(&h, m))
     if (holds_descriptors(m)) close_descriptors(m);
@@ -105,12 +105,12 @@ typedef struct Rights {
   struct cmsghdr *c;
 } Rights;
 
-#define RIGHTS_SEAL(core, r) (((uintptr_t)(r) ^ (core)->secret) + 3)
+LSOCK_BEGINS_WITH_SEAL(Rights);
 
 /* The debug library can take its control buffer away. */
 static Rights *to_rights(lua_State *L, int idx) {
-  Rights *r = lua_touserdata(L, idx);
-  if (!r || lua_rawlen(L, idx) != sizeof *r || r->seal != RIGHTS_SEAL(lsock_core(L), r)) return NULL;
+  Rights *r = lsock_object(L, idx, LSOCK_KIND_RIGHTS, sizeof *r);
+  if (!r) return NULL;
   lua_getiuservalue(L, idx, 1);
   if (lua_touserdata(L, -1) != r->control) r = NULL;
   lua_pop(L, 1);
@@ -186,7 +186,7 @@ static void push_items(lua_State *L, int control, struct msghdr *h) {
   for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
     if (holds_descriptors(c)) {
       Rights *r = lua_newuserdatauv(L, sizeof *r, 2);
-      r->seal = RIGHTS_SEAL(lsock_core(L), r);
+      r->seal = LSOCK_SEAL(lsock_core(L), r, LSOCK_KIND_RIGHTS);
       r->control = lua_touserdata(L, control);
       r->c = c;
       r->control->untaken += (int)(data_length(c) / sizeof(int));

@@ -20,8 +20,7 @@
 #define NESTED_MAX 8
 
 Reactor *lsock_toreactor(lua_State *L, int idx) {
-  Reactor *r = lua_touserdata(L, idx);
-  return r && lua_rawlen(L, idx) == sizeof *r && r->seal == SEAL(lsock_core(L), r, SEAL_REACTOR) ? r : NULL;
+  return lsock_object(L, idx, LSOCK_KIND_REACTOR, sizeof(Reactor));
 }
 
 Reactor *lsock_checkreactor(lua_State *L) {
@@ -172,15 +171,15 @@ static void event(Reactor *r, const lsock_Event *ev) {
 
 /* ---------------------------------------------------------------- waiting */
 
-/* Raises what was thrown into the task while it could not take it. */
-void lsock_task_raise(lua_State *L, Task *t) {
-  t->thrown = 0;
+/* Pushes what was thrown into the task while it could not take it. */
+int lsock_task_thrown(lua_State *L, Task *t) {
   lsock_pushactive(L);
   lsock_pushpart(L, -1, UV_THROWN);
+  t->thrown = 0;
   lua_rawgetp(L, -1, t);
   lua_pushnil(L);
   lua_rawsetp(L, -3, t);
-  lua_error(L);
+  return LSOCK_R_THROWN;
 }
 
 Task *lsock_task_here(lua_State *L, const lsock_Core *core) {
@@ -261,7 +260,7 @@ int lsock_reactor_wait(lua_State *L, lsock_Op *op, int64_t ns) {
   Task *t = lsock_task_here(L, op->core);
   int answer;
   if (!t) return LSOCK_R_OTHER;
-  if (t->thrown) lsock_task_raise(L, t);
+  if (t->thrown) return lsock_task_thrown(L, t);
   if (pass(t, op)) return LSOCK_R_YIELD;
   if (ns == 0) return LSOCK_R_EXPIRED;
   if (ns > 0)
@@ -279,8 +278,7 @@ int lsock_reactor_wait(lua_State *L, lsock_Op *op, int64_t ns) {
 int lsock_reactor_answer(lua_State *L, const lsock_Core *core) {
   Task *t = lsock_task_here(L, core);
   if (!t) return LSOCK_R_READY; /* resumed by somebody else: look again */
-  if (t->thrown) lsock_task_raise(L, t);
-  return t->answer;
+  return t->thrown ? lsock_task_thrown(L, t) : t->answer;
 }
 
 /* ---------------------------------------------------------------- rounds */
@@ -448,7 +446,7 @@ static void expire(lua_State *L, Reactor *r, int owner) {
   while (left-- > 0 && r->timers.n > 0 && r->timers.heap[0].at <= now) {
     lsock_Timer *timer = r->timers.heap[0].timer;
     lsock_timer_clear(&r->timers, timer);
-    if (((Task *)(void *)timer)->seal == SEAL(r->core, timer, SEAL_TASK))
+    if (((Task *)(void *)timer)->seal == LSOCK_SEAL(r->core, timer, LSOCK_KIND_TASK))
       lsock_task_wake((Task *)(void *)timer, LSOCK_R_EXPIRED);
     else
       ring(L, r, owner, (Alarm *)(void *)timer);
@@ -598,7 +596,7 @@ static int nested_rounds(lua_State *L, Reactor *r, Task *t, int owner) {
   while (t->state == WAITING) {
     if (r->running && r->running->thrown) {
       end_nested(t);
-      lsock_task_raise(L, r->running);
+      return LSOCK_R_THROWN;
     }
     if (fetch(r, lsock_reactor_next(r)) < 0) {
       if (errno != EINTR) return LSOCK_R_OTHER;
@@ -624,7 +622,7 @@ int lsock_reactor_nested(lua_State *L, lsock_Op *op, int64_t ns) {
   owner = lua_gettop(L);
   t = lua_newuserdatauv(L, sizeof *t, 1);
   memset(t, 0, offsetof(Task, op));
-  t->seal = SEAL(r->core, t, SEAL_TASK);
+  t->seal = LSOCK_SEAL(r->core, t, LSOCK_KIND_TASK);
   t->r = r;
   t->fd = LSOCK_NOFD;
   mine = lua_gettop(L);
@@ -649,6 +647,6 @@ int lsock_reactor_nested(lua_State *L, lsock_Op *op, int64_t ns) {
 #if LUA_VERSION_RELEASE_NUM >= 50403
   lua_closeslot(L, mine); /* lua_settop alone, up to Lua 5.4.4, forgets that closing may move the stack */
 #endif
-  lua_settop(L, mine - 1);
-  return answer;
+  lua_settop(L, owner - 1);
+  return answer == LSOCK_R_THROWN ? lsock_task_thrown(L, r->running) : answer;
 }

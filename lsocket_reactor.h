@@ -59,9 +59,7 @@ struct lsock_Reactor {
   Task *head, **tail;
   Task *running;
 };
-
-#define SEAL(core, p, n) (((uintptr_t)(p) ^ (core)->secret) + (n))
-enum { SEAL_REACTOR = 4, SEAL_TASK, SEAL_ALARM };
+LSOCK_BEGINS_WITH_SEAL(Reactor);
 
 enum { UV_TASKS = 1, UV_ENTRIES, UV_HEAP, UV_SOCK, UV_THROWN, UV_ALARMS, UV_ENDED, UV_COUNT = UV_ENDED };
 
@@ -81,10 +79,10 @@ Task *lsock_task_here(lua_State *L, const lsock_Core *core);
 /* May a coroutine be resumed? 0: somebody else has, < 0: it has ended. */
 int lsock_suspended(lua_State *co);
 
-/* Lets it have its turn; that only if it waits, with this answer; raises what was thrown into it. */
+/* Lets it have its turn; that only if it waits, with this answer. What was thrown into it. */
 void lsock_task_enqueue(Task *t);
 void lsock_task_wake(Task *t, int answer);
-void lsock_task_raise(lua_State *L, Task *t);
+int lsock_task_thrown(lua_State *L, Task *t); /* pushes it; LSOCK_R_THROWN */
 
 void lsock_task_timer(lua_State *L, Reactor *r, lsock_Timer *t, int64_t ns);
 

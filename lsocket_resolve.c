@@ -211,11 +211,11 @@ typedef struct Handle {
   lsock_Job *job;
 } Handle;
 
-#define HANDLE_SEAL(core, h) (((uintptr_t)(h) ^ (core)->secret) + 6)
+LSOCK_BEGINS_WITH_SEAL(Handle);
 
 static int handle_gc(lua_State *L) {
-  Handle *h = lua_touserdata(L, 1);
-  if (h && lua_rawlen(L, 1) == sizeof *h && h->seal == HANDLE_SEAL(lsock_core(L), h) && h->job) {
+  Handle *h = lsock_object(L, 1, LSOCK_KIND_LOOKUP, sizeof *h);
+  if (h && h->job) {
     lsock_Job *j = h->job;
     h->job = NULL;
     drop_job(j);
@@ -255,7 +255,7 @@ static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *hos
   lsock_Core *core = op->core;
   lsock_Job *j;
   Handle *h = lua_newuserdatauv(L, sizeof *h, 0);
-  h->seal = HANDLE_SEAL(core, h);
+  h->seal = LSOCK_SEAL(core, h, LSOCK_KIND_LOOKUP);
   h->job = NULL;
   lsock_pushtable(L, LSOCK_UV_LOOKUP);
   lua_setmetatable(L, -2);
@@ -325,6 +325,7 @@ static int start(lua_State *L, lsock_Op *op) {
   j->begun = 1;
   op->w = s;
   op->wslot = lua_gettop(L);
+  lsock_keepstack(L, op);
   return LSOCK_READ;
 }
 

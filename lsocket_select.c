@@ -28,7 +28,7 @@ typedef struct Selector {
   lsock_Event ready[READY_MAX];
 } Selector;
 
-#define SELECTOR_SEAL(core, s) (((uintptr_t)(s) ^ (core)->secret) + 3)
+LSOCK_BEGINS_WITH_SEAL(Selector);
 
 /* Scripts may write into keys: what the slots point to is held apart from those. */
 enum { UV_KEYS = 1, UV_OBJECTS, UV_HELD, UV_SLOTS, UV_SOCK, UV_COUNT = UV_SOCK };
@@ -48,8 +48,8 @@ static Selector *anchored(lua_State *L, Selector *sel) {
 }
 
 static Selector *is_selector(lua_State *L) {
-  Selector *sel = lua_touserdata(L, 1);
-  if (sel && lua_rawlen(L, 1) == sizeof *sel && sel->seal == SELECTOR_SEAL(lsock_core(L), sel)) return sel;
+  Selector *sel = lsock_object(L, 1, LSOCK_KIND_SELECTOR, sizeof *sel);
+  if (sel) return sel;
   luaL_typeerror(L, 1, "selector");
   return NULL;
 }
@@ -97,9 +97,7 @@ static lsock_fd own_fd(lua_State *L, int idx) {
   if (s) return lsock_isclosed(s) ? LSOCK_NOFD : s->fd;
   if ((f = luaL_testudata(L, idx, LUA_FILEHANDLE)) != NULL)
     return lua_rawlen(L, idx) == sizeof *f && f->closef ? (lsock_fd)fileno(f->f) : LSOCK_NOFD;
-  if ((sel = lua_touserdata(L, idx)) != NULL && lua_rawlen(L, idx) == sizeof *sel &&
-      sel->seal == SELECTOR_SEAL(core, sel) && sel->s)
-    return sel->s->fd;
+  if ((sel = lsock_object(L, idx, LSOCK_KIND_SELECTOR, sizeof *sel)) != NULL && sel->s) return sel->s->fd;
   return lsock_filefd(L, idx);
 }
 
@@ -577,6 +575,7 @@ static int gather(lua_State *L, lsock_Op *op) {
   op->w = s;
   op->wslot = lua_gettop(L);
   lua_toclose(L, op->wslot);
+  lsock_keepstack(L, op);
   lua_newtable(L);
   for (i = 0; i < op->len; i++) {
     int before, event = p[i].events == POLLOUT  ? LSOCK_EV_WRITE
@@ -719,7 +718,7 @@ static int new_selector(lua_State *L, int poller) {
   Selector *sel = lua_newuserdatauv(L, sizeof *sel, UV_COUNT);
   int at = lua_gettop(L);
   memset(sel, 0, sizeof *sel);
-  sel->seal = SELECTOR_SEAL(core, sel);
+  sel->seal = LSOCK_SEAL(core, sel, LSOCK_KIND_SELECTOR);
   lua_newtable(L);
   lua_setiuservalue(L, at, UV_KEYS);
   lua_newtable(L);

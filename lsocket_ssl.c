@@ -18,8 +18,8 @@ LSOCKET_API int luaopen_socket_ssl(lua_State *L);
 lsock_Ssl *lsock_pushssl(lua_State *L) {
   lsock_Ssl *st;
   lsock_pushcore(L, LSOCK_UV_TLS);
-  st = lua_touserdata(L, -1);
-  if (!st || lua_rawlen(L, -1) != sizeof *st || st->seal != TLS_SEAL(lsock_core(L), st, 4)) lsock_tampered(L);
+  st = lsock_object(L, -1, LSOCK_KIND_SSL, sizeof *st);
+  if (!st) lsock_tampered(L);
   return st;
 }
 
@@ -516,8 +516,8 @@ static const lsock_Core *push_core(lua_State *L) {
 }
 
 static int state_gc(lua_State *L) {
-  lsock_Ssl *st = lua_touserdata(L, 1);
-  if (!st || lua_rawlen(L, 1) != sizeof *st || st->seal != TLS_SEAL(lsock_core(L), st, 4)) return 0;
+  lsock_Ssl *st = lsock_object(L, 1, LSOCK_KIND_SSL, sizeof *st);
+  if (!st) return 0;
   free_held(st);
   BIO_meth_free(st->bio);
   st->bio = NULL;
@@ -537,7 +537,7 @@ int luaopen_socket_ssl(lua_State *L) {
   luaL_checkversion(L);
   state = lua_newuserdatauv(L, sizeof *state, STATE_UV_COUNT);
   memset(state, 0, sizeof *state);
-  state->seal = TLS_SEAL(c, state, 4);
+  state->seal = LSOCK_SEAL(c, state, LSOCK_KIND_SSL);
   st = lua_gettop(L);
   lua_createtable(L, 0, 1);
   lua_pushvalue(L, core);

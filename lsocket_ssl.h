@@ -36,6 +36,7 @@ typedef struct lsock_Ssl {
   unsigned held_size, held_free;
   int ended; /* ... which by now is freed */
 } lsock_Ssl;
+LSOCK_BEGINS_WITH_SEAL(lsock_Ssl);
 
 enum { /* its user values: metatables */
        TLS_META_CTX = 1,
@@ -67,9 +68,6 @@ void lsock_ssl_setmeta(lua_State *L, int meta);
 /* A metatable with that name and these functions; stays on top. */
 void lsock_ssl_newmeta(lua_State *L, int core, const char *name, const lsock_Reg *regs);
 
-/* Marks of objects, as in lsock_Sock. */
-#define TLS_SEAL(core, p, n) (((uintptr_t)(p) ^ (core)->secret) + 16 + (n))
-
 /*
 ** Calls f with a light userdata as its only argument, like lua_pcall but with the results left alone: what OpenSSL allocated
 ** can be freed before an error goes on. The number of results, or -1 with the error on top.
@@ -91,6 +89,7 @@ typedef struct lsock_Ctx {
   int keylog;   /* descriptor, or -1 */
   lua_State *L; /* who is calling OpenSSL */
 } lsock_Ctx;
+LSOCK_BEGINS_WITH_SEAL(lsock_Ctx);
 
 enum { /* protocols, with Python's numbers */
        PROTOCOL_TLS = 2,
@@ -152,6 +151,7 @@ typedef struct lsock_Tls {
   int why_errno;                             /* or one of the system */
   long verify;
 } lsock_Tls;
+LSOCK_BEGINS_WITH_SEAL(lsock_Tls);
 
 /* An SSLSession. */
 typedef struct lsock_Session {
@@ -161,6 +161,7 @@ typedef struct lsock_Session {
   unsigned held;
   unsigned char verified, named; /* the peer's certificate was, and for that name */
 } lsock_Session;
+LSOCK_BEGINS_WITH_SEAL(lsock_Session);
 
 enum { /* its user values */
        SESSION_UV_CTX = 1,

@@ -14,10 +14,8 @@
 #define CIPHERS "@SECLEVEL=2:ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AES:!aNULL:!eNULL:!aDSS:!SHA1:!AESCCM"
 
 lsock_Ctx *lsock_toctx(lua_State *L, int arg) {
-  lsock_Ctx *c = lua_touserdata(L, arg);
-  return c && lua_rawlen(L, arg) == sizeof *c && c->seal == TLS_SEAL(lsock_core(L), c, 3) && c->ctx && !TLS_GONE(c)
-             ? c
-             : NULL;
+  lsock_Ctx *c = lsock_object(L, arg, LSOCK_KIND_CONTEXT, sizeof *c);
+  return c && c->ctx && !TLS_GONE(c) ? c : NULL;
 }
 
 lsock_Ctx *lsock_checkctx(lua_State *L, int arg) {
@@ -58,7 +56,7 @@ int lsock_ctx_callback(const lsock_Tls *t, int uv, int *base) {
   *base = lua_gettop(L);
   if (!t->self || !lua_checkstack(L, 12)) return 0;
   lua_getiuservalue(L, t->self, 1); /* a socket's connection, or an SSLObject's context */
-  if (lua_rawlen(L, t->self) == sizeof(lsock_Sock) && lua_touserdata(L, -1)) {
+  if (lsock_object(L, t->self, LSOCK_KIND_SOCK, sizeof(lsock_Sock)) && lua_touserdata(L, -1)) {
     lua_getiuservalue(L, -1, TLS_UV_CTX);
     lua_replace(L, -2);
   }
@@ -164,7 +162,7 @@ lsock_Ctx *lsock_newctx(lua_State *L, int protocol) {
                                                           : TLS_method();
   lsock_Ctx *c = lua_newuserdatauv(L, sizeof *c, CTX_UV_COUNT);
   memset(c, 0, sizeof *c);
-  c->seal = TLS_SEAL(lsock_core(L), c, 3);
+  c->seal = LSOCK_SEAL(lsock_core(L), c, LSOCK_KIND_CONTEXT);
   c->protocol = protocol;
   c->keylog = -1;
   c->st = lsock_pushssl(L);
@@ -180,8 +178,8 @@ lsock_Ctx *lsock_newctx(lua_State *L, int protocol) {
 }
 
 static int ctx_gc(lua_State *L) {
-  lsock_Ctx *c = lua_touserdata(L, 1);
-  if (!c || lua_rawlen(L, 1) != sizeof *c || c->seal != TLS_SEAL(lsock_core(L), c, 3)) return 0;
+  lsock_Ctx *c = lsock_object(L, 1, LSOCK_KIND_CONTEXT, sizeof *c);
+  if (!c) return 0;
   if (c->ctx && !TLS_GONE(c)) {
     lsock_ssl_release(c->st, c->held);
     SSL_CTX_set_app_data(c->ctx, NULL);

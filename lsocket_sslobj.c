@@ -222,9 +222,8 @@ const lsock_Reg lsock_tls_methods[] = {{"cipher", tls_cipher},
 /* ---------------------------------------------------------------- sessions */
 
 lsock_Session *lsock_tosession(lua_State *L, int arg) {
-  lsock_Session *p = lua_touserdata(L, arg);
-  if (!p || lua_rawlen(L, arg) != sizeof *p || p->seal != TLS_SEAL(lsock_core(L), p, 5)) return NULL;
-  if (TLS_GONE(p)) p->session = NULL;
+  lsock_Session *p = lsock_object(L, arg, LSOCK_KIND_SESSION, sizeof *p);
+  if (p && TLS_GONE(p)) p->session = NULL;
   return p;
 }
 
@@ -254,7 +253,7 @@ SSL_SESSION *lsock_fit_session(lua_State *L, int arg, int ctx, int host, int err
 static void push_session(lua_State *L, int arg, const lsock_Tls *t) {
   lsock_Session *p = lua_newuserdatauv(L, sizeof *p, SESSION_UV_COUNT);
   memset(p, 0, sizeof *p);
-  p->seal = TLS_SEAL(lsock_core(L), p, 5);
+  p->seal = LSOCK_SEAL(lsock_core(L), p, LSOCK_KIND_SESSION);
   p->st = t->st;
   lsock_ssl_setmeta(L, TLS_META_SESSION);
   lsock_pushtls(L, arg);
@@ -378,11 +377,11 @@ typedef struct Memory {
   unsigned held;
   int eof;
 } Memory;
+LSOCK_BEGINS_WITH_SEAL(Memory);
 
 static Memory *check_memory(lua_State *L, int arg) {
-  Memory *m = lua_touserdata(L, arg);
-  if (!m || lua_rawlen(L, arg) != sizeof *m || m->seal != TLS_SEAL(lsock_core(L), m, 2) || !m->b || TLS_GONE(m))
-    luaL_typeerror(L, arg, "MemoryBIO");
+  Memory *m = lsock_object(L, arg, LSOCK_KIND_BIO, sizeof *m);
+  if (!m || !m->b || TLS_GONE(m)) luaL_typeerror(L, arg, "MemoryBIO");
   return m;
 }
 
@@ -394,7 +393,7 @@ BIO *lsock_checkbio(lua_State *L, int arg) {
 static int mod_memory(lua_State *L) {
   Memory *m = lua_newuserdatauv(L, sizeof *m, 0);
   memset(m, 0, sizeof *m);
-  m->seal = TLS_SEAL(lsock_core(L), m, 2);
+  m->seal = LSOCK_SEAL(lsock_core(L), m, LSOCK_KIND_BIO);
   m->st = lsock_pushssl(L);
   lua_pop(L, 1);
   lsock_ssl_setmeta(L, TLS_META_BIO);
@@ -406,8 +405,8 @@ static int mod_memory(lua_State *L) {
 }
 
 static int memory_gc(lua_State *L) {
-  Memory *m = lua_touserdata(L, 1);
-  if (!m || lua_rawlen(L, 1) != sizeof *m || m->seal != TLS_SEAL(lsock_core(L), m, 2)) return 0;
+  Memory *m = lsock_object(L, 1, LSOCK_KIND_BIO, sizeof *m);
+  if (!m) return 0;
   if (m->b && !TLS_GONE(m)) {
     lsock_ssl_release(m->st, m->held);
     BIO_free(m->b);
@@ -482,8 +481,8 @@ static int obj_index(lua_State *L) {
 }
 
 static int obj_gc(lua_State *L) {
-  lsock_Tls *t = lua_touserdata(L, 1);
-  if (!t || lua_rawlen(L, 1) != sizeof *t || t->seal != TLS_SEAL(lsock_core(L), t, 1) || t->L) return 0;
+  lsock_Tls *t = lsock_object(L, 1, LSOCK_KIND_TLS, sizeof *t);
+  if (!t || t->L) return 0;
   lsock_tls_finish(t);
   return 0;
 }

@@ -88,19 +88,16 @@ static lsock_Tls *living(lsock_Tls *t) {
 }
 
 lsock_Tls *lsock_checktls(lua_State *L, int arg) {
-  const lsock_Core *core = lsock_core(L);
-  void *p = lua_touserdata(L, arg);
-  lsock_Sock *s = p;
-  lsock_Tls *t = p;
-  if (s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s) && s->trdata) return living(s->trdata);
-  if (t && lua_rawlen(L, arg) == sizeof *t && t->seal == TLS_SEAL(core, t, 1)) return living(t);
+  const lsock_Sock *s = lsock_object(L, arg, LSOCK_KIND_SOCK, sizeof *s);
+  lsock_Tls *t = s ? s->trdata : lsock_object(L, arg, LSOCK_KIND_TLS, sizeof *t);
+  if (t) return living(t);
   for (;;) luaL_typeerror(L, arg, "TLS socket"); /* as in lsock_nosock */
 }
 
 lsock_Tls *lsock_pushtls(lua_State *L, int arg) {
+  const lsock_Sock *s = lsock_object(L, arg, LSOCK_KIND_SOCK, sizeof *s);
   lsock_Tls *t = lua_touserdata(L, arg);
-  if (lua_rawlen(L, arg) == sizeof(lsock_Sock)) {
-    const lsock_Sock *s = lua_touserdata(L, arg);
+  if (s) {
     lua_getiuservalue(L, arg, 1);
     t = lua_touserdata(L, -1);
     if (!t || t != s->trdata) lsock_tampered(L);
@@ -115,7 +112,7 @@ lsock_Tls *lsock_newtls(lua_State *L, const lsock_Wrap *w, int meta) {
   lsock_Ssl *st = lsock_pushssl(L);
   lsock_Tls *t = lua_newuserdatauv(L, sizeof *t, TLS_UV_COUNT);
   memset(t, 0, sizeof *t);
-  t->seal = TLS_SEAL(core, t, 1);
+  t->seal = LSOCK_SEAL(core, t, LSOCK_KIND_TLS);
   t->st = st;
   t->fd = LSOCK_NOFD;
   t->ctx = lua_touserdata(L, w->ctx);
@@ -203,8 +200,8 @@ void lsock_tls_finish(lsock_Tls *t) {
 }
 
 static int tls_gc(lua_State *L) {
-  lsock_Tls *t = lua_touserdata(L, 1);
-  if (!t || lua_rawlen(L, 1) != sizeof *t || t->seal != TLS_SEAL(lsock_core(L), t, 1) || t->L) return 0;
+  lsock_Tls *t = lsock_object(L, 1, LSOCK_KIND_TLS, sizeof *t);
+  if (!t || t->L) return 0;
   lsock_tls_finish(t);
   if (t->sock) { /* its socket ends too, at the latest now, or the debug library took this away from it */
     t->sock->tr = NULL;
@@ -297,9 +294,8 @@ ssize_t lsock_tls_end(lua_State *L, lsock_Op *op, lsock_Tls *t, ssize_t done, in
       t->err = ECONNABORTED;
       break_off(t, 0);
     }
-    if (op->partial) op->partial(L, op);
     lua_pushvalue(L, thrown);
-    lua_error(L);
+    lsock_thrown(L, op);
   }
   if (done > 0) return done;
   return out == LSOCK_FAIL && t->broken ? lsock_tls_broken(L, op, t) : out;
@@ -689,7 +685,7 @@ int lsock_wrap(lua_State *L, int arg, const lsock_Wrap *w, int legacy, const cha
 
 lsock_Tls *lsock_tls_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step step, int dir) {
   lsock_Tls *t = lsock_checktls(L, 1);
-  if (lua_rawlen(L, 1) == sizeof(lsock_Sock))
+  if (lsock_object(L, 1, LSOCK_KIND_SOCK, sizeof(lsock_Sock)))
     lsock_op(L, op, name, step, dir);
   else {
     lsock_op_free(L, op, name, step);

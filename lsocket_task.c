@@ -30,7 +30,8 @@ static Task *find_task(lua_State *L, int arg) {
   lua_pushvalue(L, arg);
   lua_rawget(L, -2);
   t = lua_touserdata(L, -1);
-  if (t && (lua_rawlen(L, -1) != sizeof *t || t->seal != SEAL(lsock_core(L), t, SEAL_TASK))) lsock_tampered(L);
+  if (t && (lua_rawlen(L, -1) != sizeof *t || t->seal != LSOCK_SEAL(lsock_core(L), t, LSOCK_KIND_TASK)))
+    lsock_tampered(L);
   lua_pop(L, 2);
   return t;
 }
@@ -69,7 +70,7 @@ static int r_add(lua_State *L) {
   lua_pushvalue(L, 2);
   t = lua_newuserdatauv(L, sizeof *t, 0);
   memset(t, 0, offsetof(Task, op));
-  t->seal = SEAL(r->core, t, SEAL_TASK);
+  t->seal = LSOCK_SEAL(r->core, t, LSOCK_KIND_TASK);
   t->r = r;
   t->co = co;
   t->fd = LSOCK_NOFD;
@@ -90,8 +91,10 @@ static int r_add(lua_State *L) {
 }
 
 static int parked(lua_State *L, int status, lua_KContext ctx) {
+  int answer = lsock_reactor_answer(L, lsock_core(L));
   (void)status, (void)ctx;
-  lua_pushboolean(L, lsock_reactor_answer(L, lsock_core(L)) == LSOCK_R_READY);
+  if (answer == LSOCK_R_THROWN) return lua_error(L);
+  lua_pushboolean(L, answer == LSOCK_R_READY);
   return 1;
 }
 
@@ -103,7 +106,10 @@ static int mod_park(lua_State *L) {
     lua_pushliteral(L, "only a task can wait for this");
     return lua_error(L);
   }
-  if (t->thrown) lsock_task_raise(L, t);
+  if (t->thrown) {
+    lsock_task_thrown(L, t);
+    return lua_error(L);
+  }
   if (ns == 0) {
     lua_pushboolean(L, 0);
     return 1;
@@ -270,7 +276,7 @@ static int r_after(lua_State *L) {
   lua_pushvalue(L, 4);
   a->ref = luaL_ref(L, 5);
   lsock_timer_reserve(L, &r->timers, 1, UV_HEAP); /* last: finalizers may set timers */
-  a->seal = SEAL(r->core, a, SEAL_ALARM);
+  a->seal = LSOCK_SEAL(r->core, a, LSOCK_KIND_ALARM);
   now = lsock_plat_now();
   lsock_timer_set(&r->timers, &a->timer, ns < 0 || ns >= INT64_MAX - now ? INT64_MAX : now + ns);
   lua_settop(L, 4);
@@ -281,7 +287,7 @@ static int r_after(lua_State *L) {
 /* alarm:cancel() -> true if it had not come yet */
 static int alarm_cancel(lua_State *L) {
   Alarm *a = lua_touserdata(L, 1);
-  if (!a || lua_rawlen(L, 1) != sizeof *a || (a->seal && a->seal != SEAL(lsock_core(L), a, SEAL_ALARM)))
+  if (!a || lua_rawlen(L, 1) != sizeof *a || (a->seal && a->seal != LSOCK_SEAL(lsock_core(L), a, LSOCK_KIND_ALARM)))
     return luaL_typeerror(L, 1, "timer");
   lua_pushboolean(L, a->seal != 0);
   if (!a->seal) return 1;
@@ -381,7 +387,7 @@ static int mod_new(lua_State *L) {
   r->id = id;
   r->next = core->reactors;
   core->reactors = r;
-  r->seal = SEAL(core, r, SEAL_REACTOR);
+  r->seal = LSOCK_SEAL(core, r, LSOCK_KIND_REACTOR);
   lua_pushvalue(L, lua_upvalueindex(3));
   lua_setmetatable(L, 2);
   return 1;

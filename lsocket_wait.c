@@ -179,15 +179,16 @@ static int poll_wait(lua_State *L, lsock_Op *op) {
   return READY;
 }
 
-/* The hook's answer is on top: true ready, false time is up, nil not mine. */
-LSOCK_RARE static int answered(lua_State *L, lsock_Op *op) {
+/* The hook's answer is on top: true ready, false time is up, nil not mine; or the error it raised. */
+LSOCK_RARE static int answered(lua_State *L, lsock_Op *op, int status) {
   int nothing_said = lua_isnoneornil(L, -1);
   int ready = lua_toboolean(L, -1);
   int64_t left = ready ? 0 : remaining(op);
   if (left > 0 && left < LSOCK_RETRY) ready = 1; /* clocks differ: it is asked again, for a timeout is never early */
-  lua_pop(L, 1);
   op->w->waiting &= (unsigned char)~op->mark;
   op->mark = 0;
+  if (status != LUA_OK && status != LUA_YIELD) lsock_thrown(L, op);
+  lua_pop(L, 1);
   if (canceled(op)) return BROKEN;
   if (nothing_said) return poll_wait(L, op);
   return ready ? READY : EXPIRED;
@@ -197,28 +198,26 @@ static int drive(lua_State *L, lsock_Op *op, int code);
 
 LSOCK_RARE static int resumed(lua_State *L, int status, lua_KContext ctx) {
   lsock_Op *op = (lsock_Op *)ctx;
-  (void)status;
-  return drive(L, op, answered(L, op));
+  return drive(L, op, answered(L, op, status));
 }
-
-#define OP_SEAL(core, op) (((uintptr_t)(op) ^ (core)->secret) + 5)
 
 /* Moves an operation into a to-be-closed userdata, so that it survives a yield and its end is noticed. */
 LSOCK_RARE static lsock_Op *keep(lua_State *L, lsock_Op *op) {
   lsock_Op *k = lua_newuserdatauv(L, sizeof *k, 1);
   *k = *op;
-  k->seal = OP_SEAL(op->core, k);
+  k->seal = LSOCK_SEAL(op->core, k, LSOCK_KIND_OP);
   k->kept = lua_gettop(L);
   lsock_pushtable(L, LSOCK_UV_OP);
   lua_setmetatable(L, -2);
   lua_toclose(L, -1);
+  lsock_keepstack(L, k);
   return k;
 }
 
 /* __close and __gc of kept operations: whatever ended the wait, the direction is free again */
 LSOCK_RARE static int kept_end(lua_State *L) {
-  lsock_Op *op = lua_touserdata(L, 1);
-  if (op && lua_rawlen(L, 1) == sizeof *op && op->seal == OP_SEAL(lsock_core(L), op) && op->mark) {
+  lsock_Op *op = lsock_object(L, 1, LSOCK_KIND_OP, sizeof *op);
+  if (op && op->mark) {
     lua_getiuservalue(L, 1, 1);
     if (lua_touserdata(L, -1) == op->w) op->w->waiting &= (unsigned char)~op->mark;
     op->mark = 0;
@@ -228,7 +227,7 @@ LSOCK_RARE static int kept_end(lua_State *L) {
 
 /* The answer of the reactor to what it was asked, before or after a yield. */
 static int reactor_answered(lua_State *L, lsock_Op *op, int answer) {
-  if (canceled(op)) return BROKEN;
+  if (answer != LSOCK_R_THROWN && canceled(op)) return BROKEN;
   switch (answer) {
     case LSOCK_R_READY: return READY;
     case LSOCK_R_EXPIRED: return EXPIRED;
@@ -236,6 +235,7 @@ static int reactor_answered(lua_State *L, lsock_Op *op, int answer) {
       op->err = EBUSY;
       op->msg = "another coroutine already waits for this";
       return BROKEN;
+    case LSOCK_R_THROWN: lsock_thrown(L, op);
     default: return poll_wait(L, op);
   }
 }
@@ -295,8 +295,7 @@ LSOCK_RARE static int hook_wait(lua_State *L, lsock_Op **opp) {
   lua_pushvalue(L, op->wslot);
   lua_pushstring(L, op->want == LSOCK_READ ? "r" : "w");
   lsock_pushtimeout(L, remaining(op));
-  lua_callk(L, 3, 1, (lua_KContext)op, resumed);
-  return answered(L, op);
+  return answered(L, op, lua_pcallk(L, 3, 1, 0, (lua_KContext)op, resumed));
 }
 
 /* ---------------------------------------------------------------- the driver */
@@ -323,6 +322,25 @@ LSOCK_RARE static int failed(lua_State *L, lsock_Op *op, int cls, int err, const
   return fail(L, op);
 }
 
+LSOCK_RARE _Noreturn void lsock_thrown(lua_State *L, lsock_Op *op) {
+  int error = lua_gettop(L);
+  op->cls = 0;
+  op->err = ECANCELED;
+  luaL_checkstack(L, 8, "error");
+  if (op->partial) op->partial(L, op);
+  if (op->extra) lsock_adderror(L, error, op->extra);
+  lua_settop(L, error);
+  for (;;) lua_error(L);
+}
+
+/* The stack as an operation that waits keeps it: what an attempt left behind goes. */
+static void level(lua_State *L, lsock_Op *op) {
+  if (op->top == 0)
+    lsock_keepstack(L, op);
+  else
+    lua_settop(L, op->top);
+}
+
 /* Deals with an attempt that was not the end: waits, or fails. READY or EXPIRED: go on; else *results is set. */
 static int between(lua_State *L, lsock_Op **opp, int r, int *results) {
   lsock_Op *op = *opp;
@@ -330,12 +348,14 @@ static int between(lua_State *L, lsock_Op **opp, int r, int *results) {
   if (r == LSOCK_FAIL)
     *results = failed(L, op, op->cls, op->err, op->msg);
   else if (r == LSOCK_INTR) {
+    level(L, op);
     op->wfd = op->w ? op->w->fd : LSOCK_NOFD;
     lsock_turn(L);
     return canceled(op) ? BROKEN : READY;
   } else if (op->timeout == 0)
     *results = failed(L, op, op->cls ? op->cls : LSOCK_ERROR, EAGAIN, op->msg);
   else {
+    level(L, op);
     op->want = r;
     if (op->deadline != FOREVER && lsock_plat_now() >= op->deadline)
       return EXPIRED; /* even where each attempt gets a little further, or the hook knows no time */
@@ -353,7 +373,8 @@ static int drive(lua_State *L, lsock_Op *op, int code) {
     if (code == EXPIRED && (!op->until || op->until >= op->deadline))
       return failed(L, op, LSOCK_TIMEOUT, ETIMEDOUT, "timed out");
     op->until = 0;
-    r = op->step(L, op);
+    level(L, op); /* a coroutine may be resumed with any values */
+    r = lsock_attempt(L, op);
     if (r >= 0) return r;
     code = between(L, &op, r, &results);
   }
@@ -435,6 +456,7 @@ LSOCK_RARE int lsock_pause(lua_State *L, lsock_Op *op, int64_t ns) {
     op->w = s;
     op->wslot = lua_gettop(L);
     lua_toclose(L, op->wslot);
+    lsock_keepstack(L, op);
   }
   return LSOCK_READ;
 }
