@@ -34,7 +34,8 @@ local function objects()
   local reactor = socket.reactor.new(print)
   local buffer = socket.buffer(100)
   local list = {
-    socket = a, file = a:makefile("rw"), buffer = buffer, view = buffer:view(2, 3), error = select(2, a:try_connect "/no/such/path"),
+    socket = a, file = a:makefile("rw"), buffer = buffer, view = buffer:view(2, 3),
+    error = select(2, a:try_connect "/no/such/path"),
     selector = selectors.DefaultSelector(), ["poll selector"] = selectors.PollSelector(),
     reactor = reactor, timer = reactor:after(1000, print), descriptors = descriptors(),
     ["Lua file"] = io.stdout, thread = coroutine.create(print),
@@ -130,6 +131,7 @@ describe("objects of another kind", function()
     local f <close> = b:makefile("r", 4096)
     a:sendall(("A"):rep(2000) .. "\n")
     f:read()
-    assert.has_error(function() all.reactor.fileno(f) end, "bad argument #1 to 'fileno' (reactor expected, got socket file)")
+    assert.has_error(function() all.reactor.fileno(f) end,
+      "bad argument #1 to 'fileno' (reactor expected, got socket file)")
   end)
 end)
