@@ -405,7 +405,7 @@ int lsock_drive(lua_State *L, lsock_Op *op);
 /* Goes on after an attempt that was not the end. */
 int lsock_go_on(lua_State *L, lsock_Op *op, int outcome);
 
-/* What is on the stack now outlives the attempt. */
+/* In a step: what is on the stack now outlives the attempt. */
 #define lsock_keepstack(L, op) ((void)((op)->top = lua_gettop(L)))
 
 /* Raises the error on top, which was thrown into the operation: by a callback, or where it waits. */
@@ -714,7 +714,7 @@ LSOCK_INLINE void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name
   op->job = NULL;
   op->done = 0;
   op->err = op->cls = op->address = op->extra = 0;
-  op->flags = op->nowait = op->coop = op->want = op->kept = op->mark = op->top = op->progress = op->state = op->slot =
+  op->flags = op->nowait = op->coop = op->want = op->kept = op->mark = op->progress = op->state = op->slot =
       0;
   op->into = NULL;
   op->handle = op->file = op->formats = op->flush = 0;
@@ -766,6 +766,7 @@ LSOCK_INLINE int lsock_run(lua_State *L, lsock_Op *op) {
     int r;
     op->deadline = INT64_MAX;
     op->nowait = op->timeout == 0;
+    op->top = 0;
     r = lsock_attempt(L, op);
     return lsock_likely(r >= 0) ? r : lsock_go_on(L, op, r);
   }

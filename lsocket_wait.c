@@ -430,6 +430,7 @@ void lsock_op_socket(lua_State *L, lsock_Op *op, int self) {
 }
 
 int lsock_drive(lua_State *L, lsock_Op *op) {
+  op->top = 0;
   if (op->s && (op->s->fd == LSOCK_NOFD || (op->s->closing && !op->file)))
     return failed(L, op, LSOCK_ERROR, EBADF, "socket is closed");
   return drive(L, op, prepare(L, op));
