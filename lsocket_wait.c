@@ -373,7 +373,7 @@ static int drive(lua_State *L, lsock_Op *op, int code) {
     if (code == EXPIRED && (!op->until || op->until >= op->deadline))
       return failed(L, op, LSOCK_TIMEOUT, ETIMEDOUT, "timed out");
     op->until = 0;
-    level(L, op); /* a coroutine may be resumed with any values */
+    if (op->top) lua_settop(L, op->top); /* a coroutine may be resumed with any values */
     r = lsock_attempt(L, op);
     if (r >= 0) return r;
     code = between(L, &op, r, &results);
