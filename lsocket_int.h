@@ -250,6 +250,9 @@ void lsock_blamecaller(lua_State *L);
 /* Ends a function: raises the error, or returns nil and the error from the try_ form. */
 int lsock_fail(lua_State *L, const lsock_Fail *f);
 
+/* Pushes the table of further fields of the error at idx; nil for other values. */
+void lsock_pushfields(lua_State *L, int idx);
+
 /* The fields of the table at `extra` become those of the error at idx, if that is one of ours. */
 void lsock_adderror(lua_State *L, int idx, int extra);
 
