@@ -250,6 +250,9 @@ void lsock_blamecaller(lua_State *L);
 /* Ends a function: raises the error, or returns nil and the error from the try_ form. */
 int lsock_fail(lua_State *L, const lsock_Fail *f);
 
+/* Pushes the table of further fields of the error at idx; nil for other values. */
+void lsock_pushfields(lua_State *L, int idx);
+
 /* The fields of the table at `extra` become those of the error at idx, if that is one of ours. */
 void lsock_adderror(lua_State *L, int idx, int extra);
 
@@ -726,8 +729,7 @@ LSOCK_INLINE void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name
   op->job = NULL;
   op->done = 0;
   op->err = op->cls = op->address = op->extra = 0;
-  op->flags = op->nowait = op->coop = op->want = op->kept = op->mark = op->progress = op->state = op->slot =
-      0;
+  op->flags = op->nowait = op->coop = op->want = op->kept = op->mark = op->progress = op->state = op->slot = 0;
   op->into = NULL;
   op->handle = op->file = op->formats = op->flush = 0;
   op->turn = 0;
