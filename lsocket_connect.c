@@ -514,8 +514,8 @@ static void get_source(lua_State *L) {
 
 /*
 ** socket.create_connection({host, port or service [, flowinfo [, scope_id]]} [, timeout [, {source_address = address}]])
-** -> connected TCP socket. Tries every address of the name (RFC 8305). The timeout, by default the default timeout, bounds
-** all of it and stays with the socket. On failure e.errors lists one error for each address tried.
+** -> connected TCP socket. Tries every address of the name (RFC 8305). The timeout, by default the default timeout,
+** bounds all of it and stays with the socket. On failure e.errors lists one error for each address tried.
 */
 static int mod_create_connection(lua_State *L) {
   static const char *const keys[] = {"source_address", NULL};

@@ -4,7 +4,7 @@
 
 require "spec.helper"
 local check = require "spec.support.check"
-local host = require "spec.support.host"
+local embedded = require "spec.support.host"
 local lfs = require "lfs"
 local netns = require "spec.support.netns"
 local proc = require "spec.support.proc"
@@ -544,7 +544,7 @@ describe("names:", function()
 
   describe("where the host program allows no names", function()
     it("nobody is asked about anything", function()
-      host.needs(pending)
+      embedded.needs(pending)
       local script = net:script(function() end)     -- to know that the network is there
       os.remove(script)
       local file = os.tmpname()
@@ -573,7 +573,8 @@ describe("names:", function()
               s:try_sendto("x", {host, 1})
             end
           end
-          for _, f in ipairs {socket.getaddrinfo, socket.gethostbyname, socket.gethostbyname_ex, socket.gethostbyaddr} do
+          local functions = {socket.getaddrinfo, socket.gethostbyname, socket.gethostbyname_ex, socket.gethostbyaddr}
+          for _, f in ipairs(functions) do
             for _, host in ipairs {"www.test", "0xg", "256.1.1.1", "0x7f.0.0.1.", "127.0.0.1.", "localhost.test"} do
               refused(f, host, 80)
             end
@@ -586,7 +587,7 @@ describe("names:", function()
       f:close()
       local questions = net.folder .. "/questions"
       local before = lfs.attributes(questions, "size")
-      local ok, text = net:run(("%s -l 0,0,1 %s"):format(host.program "spechost", file))
+      local ok, text = net:run(("%s -l 0,0,1 %s"):format(embedded.program "spechost", file))
       os.remove(file)
       assert.is_true(ok, text)
       assert.equal("ok\n", text)

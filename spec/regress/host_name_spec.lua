@@ -8,8 +8,9 @@ local net = netns.new()
 
 -- luacheck: globals asked
 
--- Runs f(address, arm) with the collector at its most eager. After arm() a finalizer runs at each allocation, which takes
--- the name away and fills what becomes free with names of the same length: asked about only if f reads freed memory.
+-- Runs f(address, arm) with the collector at its most eager. After arm() a finalizer runs at each allocation, which
+-- takes the name away and fills what becomes free with names of the same length: asked about only if f reads freed
+-- memory.
 local function deprived(f)
   local armed, address, wrong = false, {false, 1}, {}
   local function trap()

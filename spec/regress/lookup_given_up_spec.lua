@@ -1,5 +1,5 @@
--- The debug library finds the object that holds a lookup among the temporary values of a C function, and can end it by its
--- metamethod: also while its answer is being read. That must be noticed before freed memory is.
+-- The debug library finds the object that holds a lookup among the temporary values of a C function, and can end it by
+-- its metamethod: also while its answer is being read. That must be noticed before freed memory is read.
 
 local support = require "spec.support"
 
