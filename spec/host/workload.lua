@@ -60,7 +60,7 @@ function work.tcp()
   assert(recv_exactly(client, #m) == m)
 end
 
--- Lookups go to a worker thread when there is a timeout; numbers and localhost are no lookups, the name of an address is.
+-- Lookups go to a worker thread when there is a timeout. Numbers and localhost need none, the name of an address does.
 function work.names()
   local server <close> = socket.create_server {"127.0.0.1", 0}
   local _, port = table.unpack(server:getsockname())
