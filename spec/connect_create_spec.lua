@@ -361,6 +361,18 @@ describe("connecting:", function()
       assert.equal("ECANCELED", e.errors[2].code)
     end)
 
+    it_in_net("tells them when loop.timeout ends it", function()
+      local port = stuck("127.0.0.1").port          -- nobody at ::1
+      loop.run(function()
+        local ok, e = pcall(loop.timeout, 0.1, socket.create_connection, {"both.test", port})
+        assert.is_false(ok)
+        assert.equal(socket.timeout, e.class)
+        assert.equal(2, #e.errors)
+        assert.equal("[::1]:" .. port, tostring(e.errors[1].address))
+        assert.equal("ECONNREFUSED", e.errors[1].code)
+      end)
+    end)
+
     it_in_net("closes its sockets when its coroutine is closed, or the wait hook raises an error", function()
       for i, f in ipairs(calls()) do
         for _, how in ipairs {"close", "error"} do

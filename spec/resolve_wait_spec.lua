@@ -192,14 +192,14 @@ describe("names:", function()
       for _ = 1, 3 do
         abandon(16)
         local t = took(function() assert.equal("127.0.0.1", socket.gethostbyname "www.test") end)
-        assert.is_true(t < 0.2, t)
+        assert.is_true(t < 1, t)
       end
       local list = {}
       for i = 1, 30 do list[i] = function() return socket.gethostbyname "slow.test" end end
       local t = took(function()
         for _, r in ipairs(tasks.run(list)) do assert.same({true, "127.0.0.1"}, {r[1], r[2]}) end
       end)
-      assert.is_true(t < 1, t)
+      assert.is_true(t < 3, t)
       assert.is_true(proc.descriptors() <= fds + 3 * 16)
     end)
 
@@ -216,7 +216,7 @@ describe("names:", function()
           assert.same({true, i == 3 and "127.0.0.1" or "10.0.0.7"}, {r[1], r[2]})
         end
       end)
-      assert.is_true(t < 1, t)
+      assert.is_true(t < 3, t)
       for _, co in ipairs(waiting) do coroutine.close(co) end
     end)
 
