@@ -195,6 +195,7 @@ void lsock_open(lua_State *L, lsock_Sock *s, lsock_fd fd, int family, int type, 
 ** lsock_closeheld closes what is left when the state ends.
 */
 void lsock_hold(lua_State *L, lsock_fd fd);
+void lsock_release(lsock_Core *core, lsock_fd fd);
 void lsock_closeheld(lua_State *L, lsock_Core *core);
 
 /* Counts an open socket against the host's limit, until it is closed or its descriptor taken. */
@@ -534,6 +535,10 @@ LSOCK_ONCE void lsock_open_resolve(lua_State *L, int core);
 /* The descriptor of a file of makefile's; LSOCK_NOFD for other values and closed ones (lsocket_file.c). */
 lsock_fd lsock_filefd(lua_State *L, int idx);
 
+/* NULL unless it is such a file, which may be closed. Is there something to read that its descriptor does not show? */
+const void *lsock_tofile(lua_State *L, int idx);
+int lsock_fileready(const void *file);
+
 int lsock_mod_wait(lua_State *L);
 
 /* Points in time (lsocket_timer.c). */
@@ -672,6 +677,7 @@ struct lsock_Transport {
   int (*accepted)(lua_State *L, lsock_Op *op, int slot); /* makes a socket of the kind out of that at slot: likewise */
   size_t (*pending)(const lsock_Sock *s);                /* bytes that poll(2) does not know of; 1: perhaps */
   void (*closing)(lsock_Sock *s, int last);              /* the descriptor goes; last: a goodbye may be sent */
+  int (*busy)(const lsock_Sock *s);                      /* within an attempt: this is its callback */
 };
 
 #include "lsocket_api.h"

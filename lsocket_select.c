@@ -8,21 +8,22 @@
 
 enum { EVENT_READ = LSOCK_EV_READ, EVENT_WRITE = LSOCK_EV_WRITE, EVENT_BOTH = EVENT_READ | EVENT_WRITE };
 
-/* Reported by one call of select; of these at most half for TLS bytes at hand, lest they starve the others. */
+/* Reported by one call of select; of these at most half for bytes at hand, lest they starve the others. */
 #define READY_MAX 256
 
 /* What is known of one descriptor. */
 typedef struct Slot {
-  int events;      /* 0: not registered */
-  int at;          /* 1 + its place among the ready */
-  lsock_Sock *tls; /* a socket that may have bytes which the descriptor does not show */
+  int events;       /* 0: not registered */
+  int at;           /* 1 + its place among the ready */
+  lsock_Sock *tls;  /* a socket that may have bytes which the descriptor does not show */
+  const void *file; /* a file of makefile's: likewise */
 } Slot;
 
 typedef struct Selector {
   uintptr_t seal;
   lsock_Sock *s; /* holds the poller; NULL: it uses poll(2) */
   int closed;
-  int tls, tls_next; /* how many slots have one; where the next look at them begins */
+  int tls, tls_next; /* how many slots have either; where the next look at them begins */
   int nslots, nready, pos;
   Slot *slots;
   lsock_Event ready[READY_MAX];
@@ -146,6 +147,11 @@ static int at_hand(const lsock_Sock *s) {
   return s && s->tr && s->fd != LSOCK_NOFD && s->tr->pending(s) > 0;
 }
 
+/* The same of the object at idx. */
+static int has_at_hand(lua_State *L, int idx) {
+  return at_hand(lsock_tosock(L, idx, lsock_core(L))) || lsock_fileready(lsock_tofile(L, idx));
+}
+
 /* ---------------------------------------------------------------- registering */
 
 static int check_events(lua_State *L, int arg) {
@@ -245,7 +251,8 @@ static int sel_register(lua_State *L) {
   slot->at = 0;
   slot->tls = lsock_tosock(L, 2, lsock_core(L));
   if (slot->tls && !slot->tls->tr) slot->tls = NULL;
-  sel->tls += slot->tls != NULL;
+  slot->file = lsock_tofile(L, 2);
+  sel->tls += slot->tls || slot->file;
   lua_settop(L, 5);
   return 1;
 }
@@ -261,9 +268,8 @@ static int sel_unregister(lua_State *L) {
   if (!find_key(L, sel, &fd)) return luaL_argerror(L, 2, "is not registered");
   slot = &sel->slots[fd];
   set_events(sel, fd, slot->events, 0); /* of one closed before, nothing is left to remove */
-  sel->tls -= slot->tls != NULL;
-  slot->events = slot->at = 0;
-  slot->tls = NULL;
+  sel->tls -= slot->tls || slot->file;
+  memset(slot, 0, sizeof *slot);
   lua_getiuservalue(L, 1, UV_OBJECTS);
   lua_getiuservalue(L, 1, UV_HELD);
   lua_rawgeti(L, -1, fd);
@@ -386,9 +392,11 @@ static void report_tls(Selector *sel) {
   for (i = 0; i < sel->nslots && left > 0 && sel->nready < READY_MAX / 2; i++) {
     lsock_fd fd = (sel->tls_next + i) % sel->nslots;
     const Slot *slot = &sel->slots[fd];
-    if (!slot->tls) continue;
+    if (!slot->tls && !slot->file) continue;
     left--;
-    if ((slot->events & EVENT_READ) && slot->tls->fd == fd && at_hand(slot->tls)) report(sel, fd, EVENT_READ);
+    if ((slot->events & EVENT_READ) &&
+        (slot->tls ? slot->tls->fd == fd && at_hand(slot->tls) : lsock_fileready(slot->file)))
+      report(sel, fd, EVENT_READ);
   }
   if (sel->nslots) sel->tls_next = (sel->tls_next + i) % sel->nslots;
 }
@@ -626,7 +634,7 @@ static int step_lists(lua_State *L, lsock_Op *op) {
   }
   for (i = 0; i < readers && !hot; i++) {
     lua_rawgeti(L, 1, (lua_Integer)i + 1);
-    hot = at_hand(lsock_tosock(L, -1, op->core));
+    hot = has_at_hand(L, -1);
     lua_pop(L, 1);
   }
   n = lsock_plat_pollmany(p, op->len, hot || op->coop ? 0 : ns);
@@ -634,7 +642,7 @@ static int step_lists(lua_State *L, lsock_Op *op) {
   if (hot)
     for (i = 0; i < readers; i++) {
       lua_rawgeti(L, 1, (lua_Integer)i + 1);
-      if (at_hand(lsock_tosock(L, -1, op->core))) p[i].revents |= POLLIN;
+      if (has_at_hand(L, -1)) p[i].revents |= POLLIN;
       lua_pop(L, 1);
     }
   if (n > 0 || hot || patience(op) == 0) return push_lists(L, op);
@@ -674,7 +682,7 @@ static int push_false(lua_State *L, lsock_Op *op) {
 
 static int step_wait(lua_State *L, lsock_Op *op) {
   int n;
-  if (op->state == LSOCK_READ && at_hand(op->s)) return push_true(L);
+  if (op->state == LSOCK_READ && has_at_hand(L, 2)) return push_true(L);
   n = lsock_plat_poll(op->s->fd, op->state == LSOCK_READ ? POLLIN : POLLOUT, 0);
   if (n < 0) return lsock_again(op, op->state);
   return n > 0 ? push_true(L) : op->state;
@@ -689,7 +697,8 @@ int lsock_mod_wait(lua_State *L) {
   int64_t timeout = lsock_checktimeout(L, 3);
   int family = -1, type = -1, proto = -1; /* a wait hook gets to see it: the policy is to know what it is */
   lsock_Op op;
-  lua_settop(L, 3);
+  lua_settop(L, 1);
+  lua_pushvalue(L, 1);             /* what is asked for bytes at hand */
   if (!lsock_tosock(L, 1, core)) { /* under a socket of ours, which is closed at the end */
     lsock_Sock *s = lsock_newsock(L, core);
     s->internal = 1;
@@ -701,7 +710,7 @@ int lsock_mod_wait(lua_State *L) {
     lsock_open(L, s, fd, family, type, proto);
     lsock_count(core, s);
     lua_replace(L, 1);
-    lua_settop(L, 1);
+    lua_settop(L, 2);
     lua_toclose(L, 1);
   }
   lsock_op_on(L, &op, 1, "wait", step_wait, mode == 0 ? LSOCK_RD : LSOCK_WR);
