@@ -68,26 +68,39 @@ static int holds_descriptors(const struct cmsghdr *c) {
   return c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS;
 }
 
-/* Closes the descriptors that are still there, and forgets them. */
-static void close_descriptors(struct cmsghdr *c) {
+/*
+** Of an item that holds any: where Lua cannot call the control buffer's __gc, they are closed at the end of the state. To
+** let go of them is to forget their numbers too.
+*/
+enum { HOLD, RELEASE, CLOSE };
+static void descriptors(lua_State *L, struct cmsghdr *c, int what) {
   size_t i, n = data_length(c) / sizeof(int);
-  int none = -1, fd;
+  int fd;
+  if (!holds_descriptors(c)) return;
   for (i = 0; i < n; i++) {
-    unsigned char *p = CMSG_DATA(c) + i * sizeof fd;
-    memcpy(&fd, p, sizeof fd);
-    if (fd >= 0) lsock_plat_close(fd);
-    memcpy(p, &none, sizeof none);
+    memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+    if (fd < 0) continue;
+    if (what == HOLD)
+      lsock_hold(L, fd);
+    else
+      lsock_release(lsock_core(L), fd);
+    if (what == CLOSE) lsock_plat_close(fd);
   }
+  if (what != HOLD) memset(CMSG_DATA(c), 0xFF, data_length(c)); /* -1 each */
+}
+
+/* The same, of all items of a message. */
+static void all_descriptors(lua_State *L, struct msghdr *h, int what) {
+  struct cmsghdr *c;
+  for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) descriptors(L, c, what);
 }
 
 static int control_gc(lua_State *L) {
   Control *c = lsock_object(L, 1, LSOCK_KIND_CONTROL, sizeof *c);
   struct msghdr h;
-  struct cmsghdr *m;
   if (!c) return 0;
   attach(c, &h, c->len);
-  for (m = CMSG_FIRSTHDR(&h); m; m = CMSG_NXTHDR(&h, m))
-    if (holds_descriptors(m)) close_descriptors(m);
+  all_descriptors(L, &h, CLOSE);
   lsock_core(L)->untaken -= c->untaken;
   c->untaken = 0;
   c->len = 0;
@@ -130,9 +143,11 @@ static void take(lua_State *L, int arg, Rights *r) {
   lua_pop(L, 1);
   len = data_length(r->c);
   lua_pushlstring(L, (const char *)CMSG_DATA(r->c), len);
+  if (lua_getiuservalue(L, arg, 2) == LUA_TSTRING) return; /* a finalizer did */
+  lua_pop(L, 1);
   lua_pushvalue(L, -1);
   lua_setiuservalue(L, arg, 2);
-  memset(CMSG_DATA(r->c), 0xFF, len); /* -1 each: not to be closed */
+  descriptors(L, r->c, RELEASE);
   if (r->control->untaken > 0) {
     r->control->untaken -= (int)(len / sizeof(int));
     lsock_core(L)->untaken -= (int)(len / sizeof(int));
@@ -226,13 +241,6 @@ static void push_fds(lua_State *L, struct msghdr *h) {
   }
 }
 
-/* From now on they are the program's: no memory error can lose them any more. */
-static void take_fds(struct msghdr *h) {
-  struct cmsghdr *c;
-  for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c))
-    if (holds_descriptors(c)) memset(CMSG_DATA(c), 0xFF, data_length(c)); /* -1 each: not to be closed */
-}
-
 /* ---------------------------------------------------------------- receiving */
 
 /* What must outlive a wait: a userdata at op->slot. */
@@ -263,13 +271,11 @@ static void give_control(lua_State *L, Msg *m, size_t size) {
 }
 
 /* As where there was no room for them. */
-static void drop_descriptors(struct msghdr *h) {
+static void drop_descriptors(lua_State *L, struct msghdr *h) {
   struct cmsghdr *c;
   for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c))
-    if (holds_descriptors(c)) {
-      close_descriptors(c);
-      h->msg_flags |= MSG_CTRUNC;
-    }
+    if (holds_descriptors(c)) h->msg_flags |= MSG_CTRUNC;
+  all_descriptors(L, h, CLOSE);
 }
 
 static int step_recvmsg(lua_State *L, lsock_Op *op) {
@@ -291,7 +297,8 @@ static int step_recvmsg(lua_State *L, lsock_Op *op) {
   n = recvmsg(op->s->fd, &h, op->flags | CLOEXEC_FLAG | LSOCK_DONTWAIT(op));
   if (n < 0) return lsock_again(op, LSOCK_READ);
   m->control->len = h.msg_controllen; /* from here on its descriptors are seen to */
-  if (op->core->restrictions & LSOCK_NO_DESCRIPTORS) drop_descriptors(&h);
+  all_descriptors(L, &h, HOLD);
+  if (op->core->restrictions & LSOCK_NO_DESCRIPTORS) drop_descriptors(L, &h);
   op->addr.len = h.msg_namelen < sizeof op->addr.u ? h.msg_namelen : (socklen_t)sizeof op->addr.u;
   lsock_pushreceived(L, op, m->iov[0].iov_base, n);
   if (m->fds)
@@ -300,7 +307,7 @@ static int step_recvmsg(lua_State *L, lsock_Op *op) {
     push_items(L, m->control_at, &h);
   lua_pushinteger(L, h.msg_flags & ~CLOEXEC_FLAG);
   lsock_pushaddr(L, op->s->proto, &op->addr);
-  if (m->fds) take_fds(&h);
+  if (m->fds) all_descriptors(L, &h, RELEASE); /* the program's: no memory error can lose them any more */
   return 4;
 }
 
@@ -612,6 +619,8 @@ static int mod_send_fds(lua_State *L) {
   m = check_pieces(L, &op, 2);
   n = check_list(L, 3, LIST_MAX, "too many descriptors");
   if (n > 0) {
+    if (!lsock_may_send_item(op.core, op.s, SOL_SOCKET, SCM_RIGHTS))
+      return lsock_failrefused(L, op.name, "fromfd", -1, -1);
     m->control = new_control(L, CMSG_SPACE(n * sizeof(int)));
     put_header(m->control, &at, SOL_SOCKET, SCM_RIGHTS, n * sizeof(int));
     lua_createtable(L, (int)n, 0); /* none of them is collected while this waits */
