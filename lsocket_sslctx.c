@@ -172,7 +172,9 @@ lsock_Ctx *lsock_newctx(lua_State *L, int protocol) {
   const SSL_METHOD *m = protocol == PROTOCOL_TLS_CLIENT   ? TLS_client_method()
                         : protocol == PROTOCOL_TLS_SERVER ? TLS_server_method()
                                                           : TLS_method();
-  lsock_Ctx *c = lua_newuserdatauv(L, sizeof *c + TLS_COST_CTX, CTX_UV_COUNT);
+  lsock_Ctx *c;
+  lsock_ssl_charge(L, TLS_COST_CTX);
+  c = lua_newuserdatauv(L, sizeof *c + TLS_COST_CTX, CTX_UV_COUNT);
   memset(c, 0, sizeof *c);
   c->seal = LSOCK_SEAL(lsock_core(L), c, LSOCK_KIND_CONTEXT);
   c->protocol = protocol;

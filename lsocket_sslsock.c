@@ -526,9 +526,12 @@ static const lsock_Transport transport = {tr_receive,  tr_transmit, tr_shutdown,
 
 /* Pushes a closed TLS socket. */
 static lsock_Sock *new_sock(lua_State *L, const lsock_Wrap *w, int arg, int *ok) {
-  lsock_Sock *s = lsock_newsockuv(L, lsock_core(L), sizeof(lsock_TlsSock), TLS_UV_COUNT);
-  lsock_Tls *t = &((lsock_TlsSock *)s)->t;
+  lsock_Sock *s;
+  lsock_Tls *t;
   BIO *b;
+  lsock_ssl_charge(L, TLS_COST_OBJ);
+  s = lsock_newsockuv(L, lsock_core(L), sizeof(lsock_TlsSock), TLS_UV_COUNT);
+  t = &((lsock_TlsSock *)s)->t;
   s->trdata = t;
   init(L, t, w, TLS_META_SOCK);
   b = start(L, t, w, arg) ? BIO_new(t->st->bio) : NULL;
@@ -856,8 +859,10 @@ const lsock_Reg lsock_stream_methods[] = {{"!do_handshake", tls_do_handshake},
 
 /* Pushes a new SSLObject over two MemoryBIOs; what the C function returns. */
 int lsock_wrap_bio(lua_State *L, const lsock_Wrap *w, int in, int out) {
-  lsock_Tls *t = lua_newuserdatauv(L, sizeof *t + TLS_COST_OBJ, TLS_UV_COUNT);
+  lsock_Tls *t;
   BIO *i, *o;
+  lsock_ssl_charge(L, TLS_COST_OBJ);
+  t = lua_newuserdatauv(L, sizeof *t + TLS_COST_OBJ, TLS_UV_COUNT);
   memset(t, 0, sizeof *t);
   t->seal = LSOCK_SEAL(lsock_core(L), t, LSOCK_KIND_TLS);
   init(L, t, w, TLS_META_OBJ);

@@ -489,7 +489,7 @@ local function over_sockets(client, server, plain_end)
   local b, b2 = socket.socketpair()
   for _, s in ipairs {a2, b2} do s:settimeout(0) end
   local way = calm and one {in_loop, in_hook} or one {in_loop, in_hook, in_turns}
-  local timeout = way == in_turns and one {0, 0, 0.0005} or one {nil, calm and 60 or 1}
+  local timeout = way == in_turns and one {0, 0, 0.0005} or calm and 60 or 0.3
   a:settimeout(timeout)
   b:settimeout(timeout)
   local late = {do_handshake_on_connect = false, suppress_ragged_eofs = chance(2)}
