@@ -37,8 +37,10 @@ static int sni_call(lua_State *L) { /* function, socket, name, context, where th
   lua_call(L, 3, 1);
   if (lua_isnil(L, -1)) return 0;
   v = lua_tointegerx(L, -1, &ok);
-  if (!ok || v < 0 || v > 255)
+  if (!ok || v < 0 || v > 255) {
+    *answer = SSL_AD_INTERNAL_ERROR;
     return luaL_error(L, "sni_callback must return nothing or an alert's number, not %s", luaL_tolstring(L, -1, NULL));
+  }
   *answer = (int)v;
   return 0;
 }
@@ -96,7 +98,7 @@ static int on_servername(SSL *ssl, int *alert, void *arg) {
   ERR_clear_error(); /* what it left in OpenSSL's queue would pass for the handshake's */
   if (status != LUA_OK) {
     lsock_tls_throw(t, base);
-    *alert = SSL_AD_HANDSHAKE_FAILURE;
+    *alert = answer < 0 ? SSL_AD_HANDSHAKE_FAILURE : answer;
     return SSL_TLSEXT_ERR_ALERT_FATAL;
   }
   lua_settop(L, base);
@@ -257,8 +259,9 @@ int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char
   ERR_clear_error();
   expect_password(c, &w);
   ok = SSL_CTX_use_certificate_chain_file(c->ctx, cert) == 1;
-  expect_password(c, &w); /* a function that was asked may have loaded something itself */
-  undone = ok && SSL_CTX_use_PrivateKey_file(c->ctx, key ? key : cert, SSL_FILETYPE_PEM) != 1;
+  expect_password(c, &w);    /* a function that was asked may have loaded something itself */
+  if (ok && key) cert = key; /* the file an error is about */
+  undone = ok && SSL_CTX_use_PrivateKey_file(c->ctx, cert, SSL_FILETYPE_PEM) != 1;
   ok = ok && !undone && SSL_CTX_check_private_key(c->ctx) == 1;
   err = errno;
   expect_password(c, NULL);
@@ -271,7 +274,9 @@ int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char
     /* what garbage a wrong password leads to is chance, and so is OpenSSL's reason */
     lsock_Fail f = {0};
     ERR_clear_error();
-    lua_createtable(L, 0, 2);
+    lua_createtable(L, 0, 3);
+    lua_pushstring(L, cert);
+    lua_setfield(L, -2, "filename");
     lua_pushstring(L, password ? "BAD_DECRYPT" : "BAD_PASSWORD_READ");
     lua_setfield(L, -2, "code");
     lua_pushstring(L, password ? "the private key cannot be decrypted with this password"
@@ -283,7 +288,7 @@ int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char
     f.extra = lua_gettop(L) - 1;
     return lsock_fail(L, &f);
   }
-  return ok ? 0 : lsock_ssl_fail(L, op, err);
+  return ok ? 0 : lsock_ssl_failfile(L, op, err, cert);
 }
 
 static const char *opt_path(lua_State *L, int arg) {
@@ -355,7 +360,8 @@ int lsock_ctx_loadlocations(lua_State *L, lsock_Ctx *c, const char *file, const 
   ERR_clear_error();
   if (data && len > INT_MAX) return luaL_error(L, "cadata is too long");
   if (data && add_data(SSL_CTX_get_cert_store(c->ctx), data, len) <= 0) return lsock_ssl_fail(L, op, EINVAL);
-  if ((file || path) && !SSL_CTX_load_verify_locations(c->ctx, file, path)) return lsock_ssl_fail(L, op, errno);
+  if (file && !SSL_CTX_load_verify_file(c->ctx, file)) return lsock_ssl_failfile(L, op, errno, file);
+  if (path && !SSL_CTX_load_verify_dir(c->ctx, path)) return lsock_ssl_failfile(L, op, errno, path);
   return 0;
 }
 
@@ -396,14 +402,22 @@ static int ctx_load_verify_locations(lua_State *L) {
   return 1;
 }
 
-/* c:load_default_certs([purpose]) -> c; c:set_default_verify_paths() -> c: trusts what the system does */
-static int ctx_load_default(lua_State *L) {
+static int load_default(lua_State *L, const char *op) {
   lsock_Ctx *c = lsock_checkctx(L, 1);
   ERR_clear_error();
-  if (!SSL_CTX_set_default_verify_paths(c->ctx)) return lsock_ssl_fail(L, "load_default_certs", 0);
+  if (!SSL_CTX_set_default_verify_paths(c->ctx)) return lsock_ssl_fail(L, op, 0);
   ERR_clear_error();
   lua_settop(L, 1);
   return 1;
+}
+
+/* c:load_default_certs([purpose]) -> c; c:set_default_verify_paths() -> c: trusts what the system does */
+static int ctx_load_default(lua_State *L) {
+  return load_default(L, "load_default_certs");
+}
+
+static int ctx_default_paths(lua_State *L) {
+  return load_default(L, "set_default_verify_paths");
 }
 
 /* c:cert_store_stats() -> {x509=, x509_ca=, crl=}: counts of what was loaded; folders load when used */
@@ -470,15 +484,22 @@ static int ctx_set_ciphersuites(lua_State *L) {
   return 1;
 }
 
-/* c:set_groups(list) -> c: names joined by colons; c:set_ecdh_curve(name) -> c */
-static int ctx_set_groups(lua_State *L) {
+static int set_groups(lua_State *L, const char *op) {
   lsock_Ctx *c = lsock_checkctx(L, 1);
   const char *list = luaL_checkstring(L, 2);
   ERR_clear_error();
-  if (!SSL_CTX_ctrl(c->ctx, SSL_CTRL_SET_GROUPS_LIST, 0, (void *)(uintptr_t)list))
-    return lsock_ssl_fail(L, "set_groups", EINVAL);
+  if (!SSL_CTX_ctrl(c->ctx, SSL_CTRL_SET_GROUPS_LIST, 0, (void *)(uintptr_t)list)) return lsock_ssl_fail(L, op, EINVAL);
   lua_settop(L, 1);
   return 1;
+}
+
+/* c:set_groups(list) -> c: names joined by colons; c:set_ecdh_curve(name) -> c */
+static int ctx_set_groups(lua_State *L) {
+  return set_groups(L, "set_groups");
+}
+
+static int ctx_set_curve(lua_State *L) {
+  return set_groups(L, "set_ecdh_curve");
 }
 
 static void set_nid(lua_State *L, int nid, const char *key) {
@@ -561,19 +582,21 @@ static int ctx_load_dh_params(lua_State *L) {
   lsock_Ctx *c = lsock_checkctx(L, 1);
   BIO *b;
   EVP_PKEY *p;
+  const char *path;
   int err;
   luaL_checkstring(L, 2);
+  path = opt_path(L, 2);
   if ((err = lsock_admit_other(L, "load_dh_params", "open")) != 0) return err;
   ERR_clear_error();
   errno = 0;
-  b = BIO_new_file(opt_path(L, 2), "r");
-  if (!b) return lsock_ssl_fail(L, "load_dh_params", errno);
+  b = BIO_new_file(path, "r");
+  if (!b) return lsock_ssl_failfile(L, "load_dh_params", errno, path);
   p = PEM_read_bio_Parameters(b, NULL);
   err = p && SSL_CTX_set0_tmp_dh_pkey(c->ctx, p) ? 0 : 1;
   BIO_free(b);
   if (err) {
     EVP_PKEY_free(p);
-    return lsock_ssl_fail(L, "load_dh_params", EINVAL);
+    return lsock_ssl_failfile(L, "load_dh_params", EINVAL, path);
   }
   lua_settop(L, 1);
   return 1;
@@ -609,8 +632,8 @@ static int ctx_session_stats(lua_State *L) {
 
 /* c:wrap_socket(socket [, options]) -> TLS socket, which has taken the descriptor over; options as in the reference */
 static int ctx_wrap_socket(lua_State *L) {
-  static const char *const keys[] = {"server_side",          "server_hostname", "do_handshake_on_connect",
-                                     "suppress_ragged_eofs", "session",         NULL};
+  static const char *const keys[] = {
+      "server_side", "server_hostname", "do_handshake_on_connect", "suppress_ragged_eofs", "session", "received", NULL};
   lsock_Wrap w = {0};
   lsock_checkctx(L, 1);
   lua_settop(L, 3);
@@ -777,7 +800,8 @@ static void set_keylog(lua_State *L, lsock_Ctx *c) {
     (void)lsock_admit_other(L, "keylog_filename", "open"); /* raises: this is no try_ form */
     fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) {
-      (void)lsock_failno(L, errno, "keylog_filename");
+      ERR_clear_error();
+      (void)lsock_ssl_failfile(L, "keylog_filename", errno, path);
       return;
     }
   }
@@ -886,8 +910,8 @@ static const lsock_Reg ctx_methods[] = {{"cert_store_stats", ctx_cert_store_stat
                                         {"set_alpn_protocols", ctx_set_alpn},
                                         {"!set_ciphers", ctx_set_ciphers},
                                         {"!set_ciphersuites", ctx_set_ciphersuites},
-                                        {"!set_default_verify_paths", ctx_load_default},
-                                        {"!set_ecdh_curve", ctx_set_groups},
+                                        {"!set_default_verify_paths", ctx_default_paths},
+                                        {"!set_ecdh_curve", ctx_set_curve},
                                         {"!set_groups", ctx_set_groups},
                                         {"!wrap_bio", ctx_wrap_bio},
                                         {"!wrap_socket", ctx_wrap_socket},

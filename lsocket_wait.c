@@ -289,8 +289,8 @@ LSOCK_RARE static int hook_wait(lua_State *L, lsock_Op **opp) {
   lua_setiuservalue(L, op->kept, 1); /* kept_end needs it */
   op->wfd = op->w->fd;
   if (canceled(op)) return BROKEN; /* by a finalizer */
-  op->w->waiting |= bit;
-  op->mark = bit;
+  op->mark = op->beside ? bit | bit << LSOCK_BESIDE : bit;
+  op->w->waiting |= (unsigned char)op->mark;
   lsock_pushcore(L, LSOCK_UV_HOOK);
   lua_pushvalue(L, op->wslot);
   lua_pushstring(L, op->want == LSOCK_READ ? "r" : "w");
