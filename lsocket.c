@@ -714,11 +714,28 @@ static void preload_parts(lua_State *L) {
   lua_pop(L, 1);
 }
 
+#if LUA_VERSION_NUM == 504 && LUA_VERSION_RELEASE_NUM < 50404
+#error "Lua 5.4.4 or later is needed: before, finalizers may collect garbage, and closing variables may move the stack"
+#endif
+
+/* The library may be run by another release of Lua than it was compiled for: "$LuaVersion: Lua 5.4.4 ...". */
+#if defined(__ELF__)
+#pragma weak lua_ident /* a host may hide it */
+#endif
+LSOCK_ONCE static void check_release(lua_State *L) {
+#if defined(__ELF__)
+  const char *release = lua_ident ? strstr(lua_ident, "Lua 5.4.") : NULL;
+  if (release && release[8] < '4' && (release[9] < '0' || release[9] > '9'))
+    luaL_error(L, "socket needs Lua 5.4.4 or later, and this is Lua 5.4.%c", release[8]);
+#endif
+  luaL_checkversion(L);
+}
+
 LSOCK_ONCE int luaopen_socket(lua_State *L) {
   lsock_Core *c;
   int core;
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &registry_key) == LUA_TTABLE) return 1;
-  luaL_checkversion(L);
+  check_release(L);
   c = lua_newuserdatauv(L, sizeof *c, LSOCK_UV_COUNT);
   memset(c, 0, sizeof *c);
   c->seal = LSOCK_CORE_SEAL(c);

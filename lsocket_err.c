@@ -110,6 +110,13 @@ int lsock_fail(lua_State *L, const lsock_Fail *f) {
   return 2;
 }
 
+void lsock_pushfields(lua_State *L, int idx) {
+  if (to_err(L, idx))
+    lua_getiuservalue(L, idx, UV_EXTRA);
+  else
+    lua_pushnil(L);
+}
+
 void lsock_adderror(lua_State *L, int idx, int extra) {
   Err *e = to_err(L, idx);
   int fields;

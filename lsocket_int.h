@@ -252,6 +252,9 @@ void lsock_blamecaller(lua_State *L);
 /* Ends a function: raises the error, or returns nil and the error from the try_ form. */
 int lsock_fail(lua_State *L, const lsock_Fail *f);
 
+/* Pushes the table of further fields of the error at idx; nil for other values. */
+void lsock_pushfields(lua_State *L, int idx);
+
 /* The fields of the table at `extra` become those of the error at idx, if that is one of ours. */
 void lsock_adderror(lua_State *L, int idx, int extra);
 
@@ -408,7 +411,7 @@ int lsock_drive(lua_State *L, lsock_Op *op);
 /* Goes on after an attempt that was not the end. */
 int lsock_go_on(lua_State *L, lsock_Op *op, int outcome);
 
-/* What is on the stack now outlives the attempt. */
+/* In a step: what is on the stack now outlives the attempt. */
 #define lsock_keepstack(L, op) ((void)((op)->top = lua_gettop(L)))
 
 /* Raises the error on top, which was thrown into the operation: by a callback, or where it waits. */
@@ -717,7 +720,7 @@ LSOCK_INLINE void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name
   op->job = NULL;
   op->done = 0;
   op->err = op->cls = op->address = op->extra = 0;
-  op->flags = op->nowait = op->coop = op->want = op->kept = op->mark = op->top = op->progress = op->beside = op->state =
+  op->flags = op->nowait = op->coop = op->want = op->kept = op->mark = op->progress = op->beside = op->state =
       op->slot = 0;
   op->into = NULL;
   op->handle = op->file = op->formats = op->flush = 0;
@@ -769,6 +772,7 @@ LSOCK_INLINE int lsock_run(lua_State *L, lsock_Op *op) {
     int r;
     op->deadline = INT64_MAX;
     op->nowait = op->timeout == 0;
+    op->top = 0;
     r = lsock_attempt(L, op);
     return lsock_likely(r >= 0) ? r : lsock_go_on(L, op, r);
   }

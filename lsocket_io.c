@@ -71,7 +71,9 @@ char *lsock_room(lua_State *L, lsock_Op *op) {
 }
 
 char *lsock_ownroom(lua_State *L, lsock_Op *op) {
-  if (!op->into) op->into = lua_newuserdatauv(L, allowed(L, op), 0);
+  if (op->into) return op->into;
+  op->into = lua_newuserdatauv(L, allowed(L, op), 0);
+  lsock_keepstack(L, op);
   return op->into;
 }
 

@@ -9,6 +9,10 @@
 #include <limits.h>
 #include <string.h>
 
+#if defined(__ELF__)
+#pragma weak lua_closeslot /* where it is missing, luaopen_socket says that Lua is too old */
+#endif
+
 /* Operations a task may do before others have their turn, and ns that timers and tasks each may take of a round. */
 #define SHARE 16
 #define ROUND INT64_C(1000000)
@@ -660,9 +664,7 @@ int lsock_reactor_nested(lua_State *L, lsock_Op *op, int64_t ns) {
     answer = nested_rounds(L, r, t, owner);
   }
   end_nested(t);
-#if LUA_VERSION_RELEASE_NUM >= 50403
-  lua_closeslot(L, mine); /* lua_settop alone, up to Lua 5.4.4, forgets that closing may move the stack */
-#endif
+  lua_closeslot(L, mine); /* lua_settop alone, in Lua 5.4.4, forgets that closing may move the stack */
   lua_settop(L, owner - 1);
   return answer == LSOCK_R_THROWN ? lsock_task_thrown(L, r->running) : answer;
 }

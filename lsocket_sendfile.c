@@ -106,6 +106,7 @@ static int step_sendfile(lua_State *L, lsock_Op *op) {
   if (f->way != BY_KERNEL && !f->piece) {
     luaL_checkstack(L, 4, "sendfile");
     f->piece = lua_newuserdatauv(L, PIECE, 0);
+    lsock_keepstack(L, op);
     if (gone(op, f)) return LSOCK_FAIL; /* by a finalizer */
   }
   while (f->left != 0 && f->way != BY_KERNEL) {

@@ -393,7 +393,7 @@ static int mod_new(lua_State *L) {
   return 1;
 }
 
-/* reactor.timeout(op) -> a socket.timeout error; reactor.cancel() -> an error of the class `cancelled` */
+/* reactor.timeout(op [, error]) -> a socket.timeout error, with the further fields of that error; reactor.cancel() -> an error of the class `cancelled` */
 static int mod_timeout(lua_State *L) {
   static const char *const ops[] = {"loop.timeout", "join", "put", "get", NULL};
   lsock_Fail f = {0};
@@ -401,6 +401,9 @@ static int mod_timeout(lua_State *L) {
   f.err = ETIMEDOUT;
   f.op = ops[luaL_checkoption(L, 1, NULL, ops)];
   f.msg = "timed out";
+  lua_settop(L, 2);
+  lsock_pushfields(L, 2);
+  f.extra = lua_istable(L, 3) ? 3 : 0;
   lsock_pusherror(L, &f);
   lsock_blamecaller(L);
   return 1;

@@ -275,26 +275,26 @@ LSOCK_RARE static int hook_wait(lua_State *L, lsock_Op **opp) {
   lsock_Op *op = *opp;
   unsigned char bit = op->want == LSOCK_READ ? 1 : 2;
   if (op->core->active) return reactor_wait(L, op);
-  if (!op->w) return poll_wait(L, op);                /* begun under a reactor that is gone */
+  if (!op->w) return poll_wait(L, op); /* begun under a reactor that is gone */
+  luaL_checkstack(L, 8, "wait hook");
+  if (!op->kept) *opp = op = keep(L, op);
+  lua_pushvalue(L, op->wslot);
+  lua_setiuservalue(L, op->kept, 1);                  /* kept_end needs it */
   if (op->w->waiting & bit) lua_gc(L, LUA_GCCOLLECT); /* it may be a coroutine that is dead or forgotten */
+  lsock_pushcore(L, LSOCK_UV_HOOK);
+  lua_pushvalue(L, op->wslot);
+  lua_pushstring(L, op->want == LSOCK_READ ? "r" : "w");
+  lsock_pushtimeout(L, remaining(op));
+  op->wfd = op->w->fd; /* from here on no finalizer comes between */
+  if (canceled(op)) return BROKEN;
+  if (!(op->core->hook & LSOCK_HOOKED)) return poll_wait(L, op); /* taken away meanwhile */
   if (op->w->waiting & bit) {
     op->err = EBUSY;
     op->msg = "another coroutine already waits for this";
     return BROKEN;
   }
-  luaL_checkstack(L, 8, "wait hook");
-  if (!(op->core->hook & LSOCK_HOOKED)) return poll_wait(L, op); /* taken away meanwhile */
-  if (!op->kept) *opp = op = keep(L, op);
-  lua_pushvalue(L, op->wslot);
-  lua_setiuservalue(L, op->kept, 1); /* kept_end needs it */
-  op->wfd = op->w->fd;
-  if (canceled(op)) return BROKEN; /* by a finalizer */
   op->mark = op->beside ? bit | bit << LSOCK_BESIDE : bit;
   op->w->waiting |= (unsigned char)op->mark;
-  lsock_pushcore(L, LSOCK_UV_HOOK);
-  lua_pushvalue(L, op->wslot);
-  lua_pushstring(L, op->want == LSOCK_READ ? "r" : "w");
-  lsock_pushtimeout(L, remaining(op));
   return answered(L, op, lua_pcallk(L, 3, 1, 0, (lua_KContext)op, resumed));
 }
 
@@ -373,7 +373,7 @@ static int drive(lua_State *L, lsock_Op *op, int code) {
     if (code == EXPIRED && (!op->until || op->until >= op->deadline))
       return failed(L, op, LSOCK_TIMEOUT, ETIMEDOUT, "timed out");
     op->until = 0;
-    level(L, op); /* a coroutine may be resumed with any values */
+    if (op->top) lua_settop(L, op->top); /* a coroutine may be resumed with any values */
     r = lsock_attempt(L, op);
     if (r >= 0) return r;
     code = between(L, &op, r, &results);
@@ -430,6 +430,7 @@ void lsock_op_socket(lua_State *L, lsock_Op *op, int self) {
 }
 
 int lsock_drive(lua_State *L, lsock_Op *op) {
+  op->top = 0;
   if (op->s && (op->s->fd == LSOCK_NOFD || (op->s->closing && !op->file)))
     return failed(L, op, LSOCK_ERROR, EBADF, "socket is closed");
   return drive(L, op, prepare(L, op));
