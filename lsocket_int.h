@@ -522,8 +522,8 @@ LSOCK_ONCE void lsock_open_resolve(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- many at once (lsocket_select.c, lsocket_reactor.c) */
 
-/* The descriptor of a file of makefile's; LSOCK_NOFD for other values and closed ones (lsocket_file.c). */
-lsock_fd lsock_filefd(lua_State *L, int idx);
+/* The socket of a file of makefile's, which the file holds; NULL for other values and closed ones (lsocket_file.c). */
+lsock_Sock *lsock_filesock(lua_State *L, int idx);
 
 int lsock_mod_wait(lua_State *L);
 
