@@ -285,11 +285,14 @@ typedef struct lsock_Addr {
 } lsock_Addr;
 
 /*
-** Reads the address at `arg` for a socket of that family and protocol. Returns NULL when it is complete, else the name
-** to be looked up (a string that the argument holds); then everything but the host is filled in. Argument errors raise;
-** an address on an interface that is not there has length 0.
+** Reads the address at `arg` for a socket of that family and protocol. Returns 0 when it is complete, else 1, and pushes
+** the name to be looked up; then everything but the host is filled in. Argument errors raise; an address on an interface
+** that is not there has length 0.
 */
-const char *lsock_getaddr(lua_State *L, int arg, int family, int proto, lsock_Addr *a);
+int lsock_getaddr(lua_State *L, int arg, int family, int proto, lsock_Addr *a);
+
+/* Reads flowinfo and scope_id alone, of an IPv6 address. */
+void lsock_getscope(lua_State *L, int arg, lsock_Addr *a);
 
 /* Pushes an address as Lua sees it; nil for none. */
 void lsock_pushaddr(lua_State *L, int proto, const lsock_Addr *a);
@@ -302,6 +305,9 @@ void lsock_sethost(lsock_Addr *a, const struct sockaddr *host);
 
 /* Numeric host text to address; 1 done, 0 not numeric. Understands fe80::1%eth0. */
 int lsock_numeric_host(const char *host, int family, lsock_Addr *a);
+
+/* Is it a name of this machine that nobody is asked about (RFC 6761, section 6.3)? */
+int lsock_islocalhost(const char *host);
 
 /* One form of address beyond IPv4, IPv6 and Unix. */
 typedef struct lsock_Family {
@@ -327,8 +333,13 @@ int lsock_getitem(lua_State *L, int arg, int i, const char *name);
 /* The same for an integer from lo to hi, absent only if `opt` (then 0); argument error otherwise. Pushes nothing. */
 lua_Integer lsock_getint(lua_State *L, int arg, int i, const char *name, lua_Integer lo, lua_Integer hi, int opt);
 
-/* The same for a string of at most `max` bytes, without zeros if `text`; NULL if absent and `opt`. The table holds it. */
-const char *lsock_getstr(lua_State *L, int arg, int i, const char *name, size_t max, int text, int opt, size_t *len);
+/* The same for a string of at most `max` bytes: copied, and its length; or pushed, and good while it is on the stack. */
+enum {
+  LSOCK_STR_TEXT = 1, /* has no zero byte, but is copied with one behind it */
+  LSOCK_STR_OPT = 2   /* may be absent: "" */
+};
+size_t lsock_getstr(lua_State *L, int arg, int i, const char *name, void *to, size_t max, int flags);
+const char *lsock_pushstr(lua_State *L, int arg, int i, const char *name, size_t max, int flags, size_t *len);
 
 /* An interface name's index (0 for ""); returns 0 if there is none. And back, "" for 0 or none. */
 int lsock_getif(lua_State *L, int arg, int i, const char *name, unsigned *index);
@@ -502,8 +513,8 @@ LSOCK_ONCE void lsock_open_file(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- names (lsocket_resolve.c) */
 
-/* Prepares the lookup of the host of op->addr: pushes its handle, sets op->job. */
-void lsock_lookup(lua_State *L, lsock_Op *op, const char *host);
+/* Prepares the lookup of the name on top, the host of op->addr: pushes its handle, sets op->job. */
+void lsock_lookup(lua_State *L, lsock_Op *op);
 
 /* First part of a step that uses op->addr: finishes the lookup if there is one. 0 when it is complete, else as a step. */
 int lsock_step_address(lua_State *L, lsock_Op *op);
@@ -511,9 +522,10 @@ int lsock_step_address(lua_State *L, lsock_Op *op);
 /* Prepares getaddrinfo(3) for the host and service at stack indices; pushes the handle. */
 void lsock_lookup_all(lua_State *L, lsock_Op *op, int host, int serv, const struct addrinfo *hints);
 
-/* Does it: 0 when op->job is done, then lsock_job_list has its list. */
+/* Does it: 0 when op->job is done. Then its list is good until the next allocation; at last it is given back. */
 int lsock_step_job(lua_State *L, lsock_Op *op);
-const struct addrinfo *lsock_job_list(const lsock_Job *job);
+const struct addrinfo *lsock_job_list(lua_State *L, const lsock_Op *op);
+void lsock_finish_job(lua_State *L, lsock_Op *op);
 
 /* A string without zero bytes, short enough for a host's name. */
 const char *lsock_checkname(lua_State *L, int arg);
