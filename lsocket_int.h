@@ -32,6 +32,17 @@
 
 typedef struct lsock_Pool lsock_Pool; /* lsocket_resolve.c */
 
+/* The TLS library's, whose objects all point to it: a part of the core, which lives as long as any of them. */
+typedef struct lsock_Ssl {
+  struct bio_method_st *bio, *memory; /* of descriptors, and of MemoryBIOs */
+  lua_State *main;                    /* for the allocator */
+  int cls[7];                         /* error classes */
+  struct lsock_Held *held;            /* see lsock_ssl_hold */
+  unsigned held_size, held_free;
+  size_t queued, paced; /* bytes in MemoryBIOs, and those that the collector knows of */
+  int ended;            /* what was held is freed */
+} lsock_Ssl;
+
 typedef struct lsock_Core {
   uintptr_t seal;              /* LSOCK_CORE_SEAL: a script cannot make a core of its own */
   const struct lsock_Api *api; /* lsocket_api.h */
@@ -54,6 +65,7 @@ typedef struct lsock_Core {
   int ended;                      /* the state is being closed */
   unsigned char *held;            /* the descriptors of all sockets, see lsock_hold */
   size_t held_size;
+  lsock_Ssl tls;
 } lsock_Core;
 
 /*
@@ -187,7 +199,8 @@ LSOCK_BEGINS_WITH_SEAL(lsock_Sock);
 
 /* A new, closed socket object on top of the stack: allocated before any descriptor, so memory errors leak none. */
 lsock_Sock *lsock_newsock(lua_State *L, lsock_Core *core);
-lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, int uservalues);
+/* The same with user values, and as the first part of an object of that size, which is zero in the beginning. */
+lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, size_t size, int uservalues);
 
 /* Gives it a descriptor; an O_NONBLOCK already in force is not looked for. */
 void lsock_open(lua_State *L, lsock_Sock *s, lsock_fd fd, int family, int type, int proto);
@@ -717,7 +730,7 @@ LSOCK_INLINE ssize_t lsock_transmit(lua_State *L, lsock_Op *op, const char *data
 
 LSOCK_INLINE lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core) {
   lsock_Sock *s = lua_touserdata(L, arg);
-  if (lsock_likely(s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s, LSOCK_KIND_SOCK))) return s;
+  if (lsock_likely(s && lua_rawlen(L, arg) >= sizeof *s && s->seal == LSOCK_SEAL(core, s, LSOCK_KIND_SOCK))) return s;
   lsock_nosock(L, arg);
 }
 
