@@ -1,4 +1,5 @@
--- Several tasks at one TLS connection: the direction in which an operation works may be another than that which TLS needs.
+-- Several tasks at one TLS connection: the direction in which an operation works may be another than that which TLS
+-- needs.
 
 require "spec.helper"
 local looped = require "spec.support.looped"
