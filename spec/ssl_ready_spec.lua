@@ -1,5 +1,5 @@
--- Ready means ready: whenever the next receive from a TLS socket would not wait, all that can be asked says so, though the
--- descriptor has nothing more to tell.
+-- Ready means ready: whenever the next receive from a TLS socket would not wait, all that can be asked says so,
+-- though the descriptor has nothing more to tell.
 
 require "spec.helper"
 local looped = require "spec.support.looped"

@@ -1,6 +1,8 @@
--- Several tasks at one TLS connection: the direction in which an operation works may be another than that which TLS needs.
+-- Several tasks at one TLS connection: the direction in which an operation works may be another than that which TLS
+-- needs.
 
-require "spec.helper"
+local certs = require "spec.support.certs"
+local h = require "spec.helper"
 local looped = require "spec.support.looped"
 local loop = require "socket.loop"
 local socket = require "socket"
@@ -124,9 +126,8 @@ end)
 describe("a request of the peer in the middle of a large send", function()
   -- A client that can prove who it is, and a server that may ask for that after the handshake.
   local function provable()
-    local client = tls.client():load_cert_chain(require "spec.support.certs".path "client.pem",
-      require "spec.support.certs".path "client.key")
-    local server = tls.server():load_verify_locations(require "spec.support.certs".path "ca.pem")
+    local client = tls.client():load_cert_chain(certs.path "client.pem", certs.path "client.key")
+    local server = tls.server():load_verify_locations(certs.path "ca.pem")
     client.post_handshake_auth, server.post_handshake_auth = true, true
     server.verify_mode = socket.ssl.CERT_REQUIRED
     local c, s = tls.connected {client = client, server = server}
@@ -179,6 +180,36 @@ describe("a request of the peer in the middle of a large send", function()
       assert.equal("here", reader:join())
       assert.is_table(s:getpeercert().subject)
     end)
+  end)
+
+  it("for new keys is answered between two of its records", function()
+    local program, cc = os.tmpname(), os.getenv "CC" or ""
+    if not os.execute(("%s -o %s %s $(pkg-config --cflags --libs 'openssl >= 3.0') 2>/dev/null"):format(
+        cc == "" and "cc" or cc, program, h.quote(h.root .. "/spec/host/key_updates.c"))) then
+      os.remove(program)
+      pending "needs a C compiler and OpenSSL's headers"
+    end
+    local signs, go = socket.socketpair()     -- what the server is told: when to ask, when to read
+    keep(go)
+    signs:set_inheritable(true)
+    local server = assert(io.popen(("exec %s %s %s <&%d"):format(program, h.quote(certs.path "server.pem"),
+      h.quote(certs.path "server.key"), signs:fileno())))
+    signs:close()
+    local port = assert(server:read "n")
+    looped.run(function()
+      local c = keep(tls.client():wrap_socket(socket.create_connection {"127.0.0.1", port}:settimeout(10),
+        {server_hostname = "localhost"}))
+      local sender = loop.spawn(c.sendall, c, ("y"):rep(size * 2))
+      loop.sleep(0.05)
+      go:sendall "1"
+      assert.equal("xxx", c:recv(3, socket.MSG_WAITALL))
+      go:sendall "2"
+      sender:join()
+      c:close()
+    end)
+    assert.equal(size * 2, server:read "n")
+    server:close()
+    os.remove(program)
   end)
 
   it("does not let the rest of a record get lost: what was laid aside goes out before anything else", function()

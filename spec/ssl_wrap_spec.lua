@@ -75,14 +75,15 @@ describe("server_hostname", function()
   end
 
   it("is a name or an address as inet_pton reads it; others are argument errors", function()
-    for _, host in ipairs {"127.0.0.1 evil", "127.0.0.1\n", " 127.0.0.1", "[::1]", "fe80::1%lo", "fe80::1%1", "::1 ", "1::2::3",
-        "a b", "localhost:443", "https://localhost", "user@localhost", "*.example.org", "a,b", "a\tb"} do
+    for _, host in ipairs {"127.0.0.1 evil", "127.0.0.1\n", " 127.0.0.1", "[::1]", "fe80::1%lo", "fe80::1%1", "::1 ",
+        "1::2::3", "a b", "localhost:443", "https://localhost", "user@localhost", "*.example.org", "a,b", "a\tb"} do
       refuses("neither a name nor an address", asks_for, host)
     end
   end)
 
   it("goes out if it is a name, also an odd one, and not if it is an address", function()
-    for _, host in ipairs {"localhost", "xn--bcher-kva.example", "_dmarc.example", "EXAMPLE.org", "127.1", "localhost."} do
+    for _, host in ipairs {"localhost", "xn--bcher-kva.example", "_dmarc.example", "EXAMPLE.org", "127.1",
+        "localhost."} do
       assert.is_true(asks_for(host), host)
     end
     for _, host in ipairs {"127.0.0.1", "::1", "fe80::1", "::ffff:127.0.0.1"} do
@@ -116,7 +117,8 @@ describe("bytes received before wrap_socket", function()
         looped.run(function()
           local a, b = socket.socketpair()
           local client = loop.spawn(function()
-            local c <close> = tls.only(tls.client(), version):wrap_socket(a:settimeout(5), {server_hostname = "localhost"})
+            local ctx = tls.only(tls.client(), version)
+            local c <close> = ctx:wrap_socket(a:settimeout(5), {server_hostname = "localhost"})
             c:sendall "hello"
             return c:recv(100)
           end)
