@@ -1,7 +1,7 @@
 /*
 ** lsocket_ssl.h: types and functions shared by the files of the TLS library, socket/ssl.so.
 **
-** Dependencies: sslerr, sslbio, x509 -> sslsock -> { sslobj, sslpsk, sslctx } -> lsocket_ssl.c.
+** Dependencies: sslerr, sslbio, x509 -> sslsock -> { sslobj, sslalgo, sslpsk, sslctx } -> lsocket_ssl.c.
 */
 #ifndef LSOCKET_SSL_H
 #define LSOCKET_SSL_H
@@ -132,7 +132,8 @@ int lsock_ctx_loadlocations(lua_State *L, int ctx, const char *file, const char 
 enum { TLS_CIPHERS = 512 };
 int lsock_ssl_ciphers(const STACK_OF(SSL_CIPHER) * from, const SSL_CIPHER **list);
 
-extern const lsock_Reg lsock_psk_methods[]; /* of contexts too */
+extern const lsock_Reg lsock_algo_methods[]; /* of contexts too */
+extern const lsock_Reg lsock_psk_methods[];
 
 /* ---------------------------------------------------------------- connections */
 
