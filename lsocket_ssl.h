@@ -1,7 +1,7 @@
 /*
 ** lsocket_ssl.h: types and functions shared by the files of the TLS library, socket/ssl.so.
 **
-** Dependencies: sslerr, sslbio, x509 -> sslsock -> { sslobj, sslalgo, sslpsk, sslctx } -> lsocket_ssl.c.
+** Dependencies: sslerr, sslbio, sslopt, x509 -> sslsock -> { sslobj, sslalgo, sslpsk, sslctx } -> lsocket_ssl.c.
 */
 #ifndef LSOCKET_SSL_H
 #define LSOCKET_SSL_H
@@ -248,6 +248,9 @@ int lsock_tls_flush(lsock_Tls *t);
 
 int lsock_bytes_set(lsock_Bytes *b, const char *p, size_t n); /* 0: no memory */
 void lsock_bytes_free(lsock_Bytes *b);
+
+/* An address as bytes, and their number; 0 for other texts. */
+size_t lsock_tls_address(const char *host, unsigned char *bytes); /* of 16 */
 
 /* Why a text cannot be a server_hostname; NULL if it can. */
 const char *lsock_tls_badhost(const char *host);
