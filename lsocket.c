@@ -363,6 +363,7 @@ static int give_accepted(lua_State *L, lsock_Op *op) {
   }
   lua_pushvalue(L, op->slot);
   lsock_pushaddr(L, op->s->proto, &op->addr);
+  if (op->s->tr) LSOCK_SPARE((lsock_Sock *)lua_touserdata(L, op->slot));
   return 2;
 }
 

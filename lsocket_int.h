@@ -176,7 +176,7 @@ typedef struct lsock_Sock {
   unsigned char nonblocking;  /* O_NONBLOCK was set by us */
   unsigned char shared;       /* another owner may know the descriptor: leave the kernel's timeouts alone, and
                              ** do not believe `nonblocking` */
-  unsigned char waiting;      /* directions in which a coroutine waits */
+  unsigned char waiting;      /* directions in which a coroutine waits; shifted by LSOCK_BESIDE: beside others */
   unsigned char likely_idle;  /* directions in which the last operation had to wait; LSOCK_DRAINED */
   unsigned char internal : 1; /* ours alone: no warning when collected */
   unsigned char closing : 1;  /* closed but for its files */
@@ -188,6 +188,8 @@ typedef struct lsock_Sock {
   void *trdata;
 } lsock_Sock;
 LSOCK_BEGINS_WITH_SEAL(lsock_Sock);
+
+#define LSOCK_BESIDE 2
 
 /* The last receive by a task took all there was: the next one may as well wait first. */
 #define LSOCK_DRAINED 8
@@ -410,9 +412,10 @@ struct lsock_Op {
   int coop;           /* wait through the hook */
   int want;           /* what is waited for: LSOCK_READ or LSOCK_WRITE */
   int kept;           /* stack index of the userdata that holds this operation; 0: it is on the C stack */
-  int mark;           /* the bit set in w->waiting */
+  int mark;           /* the bits set in w->waiting */
   int top;            /* what is on the Lua stack up to here outlives an attempt; 0: not known yet */
   int progress;       /* set by the step: it got further, and need not have to wait */
+  int beside;         /* set by the step: others may wait in the same direction */
   int state, slot;    /* the step's own; slot is a stack index */
   char *into;         /* room to receive that is the caller's, or on the stack */
   int handle;         /* stack index of the job's handle */
@@ -544,8 +547,8 @@ LSOCK_ONCE void lsock_open_resolve(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- many at once (lsocket_select.c, lsocket_reactor.c) */
 
-/* The descriptor of a file of makefile's; LSOCK_NOFD for other values and closed ones (lsocket_file.c). */
-lsock_fd lsock_filefd(lua_State *L, int idx);
+/* The socket of a file of makefile's, which the file holds; NULL for other values and closed ones (lsocket_file.c). */
+lsock_Sock *lsock_filesock(lua_State *L, int idx);
 
 int lsock_mod_wait(lua_State *L);
 
@@ -683,7 +686,7 @@ struct lsock_Transport {
   int (*shutdown)(lua_State *L, lsock_Op *op, int how);  /* before shutdown(2): 0, or as a step */
   int (*connected)(lua_State *L, lsock_Op *op);          /* after connect(2): likewise */
   int (*accepted)(lua_State *L, lsock_Op *op, int slot); /* makes a socket of the kind out of that at slot: likewise */
-  size_t (*pending)(const lsock_Sock *s);                /* bytes that poll(2) does not know of; 1: perhaps */
+  size_t (*pending)(const lsock_Sock *s);                /* bytes that poll(2) does not know of; 1: or else, no wait */
   void (*closing)(lsock_Sock *s, int last);              /* the descriptor goes; last: a goodbye may be sent */
 };
 
@@ -742,7 +745,8 @@ LSOCK_INLINE void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name
   op->job = NULL;
   op->done = 0;
   op->err = op->cls = op->address = op->extra = 0;
-  op->flags = op->nowait = op->coop = op->want = op->kept = op->mark = op->progress = op->state = op->slot = 0;
+  op->flags = op->nowait = op->coop = op->want = op->kept = op->mark = op->progress = op->beside = op->state =
+      op->slot = 0;
   op->into = NULL;
   op->handle = op->file = op->formats = op->flush = 0;
   op->turn = 0;

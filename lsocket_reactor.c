@@ -80,7 +80,11 @@ static void unwait(Task *t) {
   Reactor *r = t->r;
   lsock_timer_clear(&r->timers, &t->timer);
   if (t->fd == LSOCK_NOFD) return;
-  if (t->fd < r->nentries && r->entries[t->fd].waiter[t->dir] == t) r->entries[t->fd].waiter[t->dir] = NULL;
+  if (t->fd < r->nentries) {
+    Task **p = &r->entries[t->fd].waiter[t->dir];
+    while (*p && *p != t) p = &(*p)->also;
+    if (*p) *p = t->also;
+  }
   t->fd = LSOCK_NOFD;
   r->polling--;
 }
@@ -135,10 +139,17 @@ Reactor *lsock_reactor_find(const lsock_Core *core, int id) {
   return r;
 }
 
-static void wake_both(Entry *e) {
-  int dir;
-  for (dir = LSOCK_RD; dir <= LSOCK_WR; dir++)
-    if (e->waiter[dir]) lsock_task_wake(e->waiter[dir], LSOCK_R_READY);
+static void wake_all(Task *t) {
+  while (t) {
+    Task *also = t->also;
+    lsock_task_wake(t, LSOCK_R_READY);
+    t = also;
+  }
+}
+
+static void wake_both(const Entry *e) {
+  wake_all(e->waiter[LSOCK_RD]);
+  wake_all(e->waiter[LSOCK_WR]);
 }
 
 void lsock_reactor_wake(lsock_Core *core, const lsock_Sock *s) {
@@ -167,7 +178,7 @@ static void event(Reactor *r, const lsock_Event *ev) {
   for (dir = LSOCK_RD; dir <= LSOCK_WR; dir++) {
     if (!(ev->events & (dir == LSOCK_RD ? LSOCK_EV_READ : LSOCK_EV_WRITE))) continue;
     if (e->waiter[dir])
-      lsock_task_wake(e->waiter[dir], LSOCK_R_READY);
+      wake_all(e->waiter[dir]);
     else
       e->seen |= 1 << dir;
   }
@@ -232,6 +243,7 @@ static int wait_for(lua_State *L, Task *t, lsock_Op *op) {
   Reactor *r = t->r;
   int dir = op->want == LSOCK_READ ? LSOCK_RD : LSOCK_WR;
   int drained = op->w->likely_idle & LSOCK_DRAINED;
+  Task *other, *also;
   Entry *e = watch(L, r, op->w);
   if (!e) return LSOCK_R_OTHER;
   if (dir == LSOCK_RD) op->w->likely_idle &= (unsigned char)~LSOCK_DRAINED;
@@ -239,11 +251,15 @@ static int wait_for(lua_State *L, Task *t, lsock_Op *op) {
     e->seen &= ~(1 << dir);
     return LSOCK_R_READY;
   }
-  if (e->waiter[dir]) {
-    Task *other = e->waiter[dir];
-    if (!other->co || lua_status(other->co) == LUA_YIELD) return LSOCK_R_BUSY;
-    unwait(other); /* its coroutine was closed */
+  for (other = e->waiter[dir]; other; other = also) {
+    also = other->also;
+    if (other->co && lua_status(other->co) != LUA_YIELD)
+      unwait(other); /* its coroutine was closed */
+    else if (!op->beside && !other->beside)
+      return LSOCK_R_BUSY;
   }
+  t->beside = op->beside;
+  t->also = e->waiter[dir];
   e->waiter[dir] = t;
   t->fd = op->w->fd;
   t->dir = dir;

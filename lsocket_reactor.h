@@ -18,6 +18,7 @@ typedef struct Task {
   lua_State *co;
   lua_State *leaf;   /* the coroutine that may yield for it: its own, or one below it (loop.resume) */
   struct Task *next; /* in the queue */
+  struct Task *also; /* who waits for the same, too */
   lsock_fd fd;       /* what it waits for; LSOCK_NOFD: time, or to be woken */
   int dir;
   int answer; /* LSOCK_R_ */
@@ -25,15 +26,16 @@ typedef struct Task {
   State state;
   unsigned char thrown; /* an error waits for it, in the table of those */
   unsigned char lined;  /* it is in the queue */
+  unsigned char beside; /* as its operation says */
   lsock_Op op;          /* the operation that waits */
 } Task;
 
 /* What is known of a descriptor. */
 typedef struct Entry {
-  lsock_Sock *s; /* who has it, as long as it is watched */
-  Task *waiter[2];
-  int seen; /* bits 1 << LSOCK_RD ...: reported since the last wait */
-  int end;  /* reading will not wait any more */
+  lsock_Sock *s;   /* who has it, as long as it is watched */
+  Task *waiter[2]; /* mostly one each, see lsock_Op.beside */
+  int seen;        /* bits 1 << LSOCK_RD ...: reported since the last wait */
+  int end;         /* reading will not wait any more */
 } Entry;
 
 /* A function to be called at a time. */

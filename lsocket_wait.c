@@ -293,8 +293,8 @@ LSOCK_RARE static int hook_wait(lua_State *L, lsock_Op **opp) {
     op->msg = "another coroutine already waits for this";
     return BROKEN;
   }
-  op->w->waiting |= bit;
-  op->mark = bit;
+  op->mark = op->beside ? bit | bit << LSOCK_BESIDE : bit;
+  op->w->waiting |= (unsigned char)op->mark;
   return answered(L, op, lua_pcallk(L, 3, 1, 0, (lua_KContext)op, resumed));
 }
 
