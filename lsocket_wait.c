@@ -279,7 +279,7 @@ LSOCK_RARE static int hook_wait(lua_State *L, lsock_Op **opp) {
   luaL_checkstack(L, 8, "wait hook");
   if (!op->kept) *opp = op = keep(L, op);
   lua_pushvalue(L, op->wslot);
-  lua_setiuservalue(L, op->kept, 1); /* kept_end needs it */
+  lua_setiuservalue(L, op->kept, 1);                  /* kept_end needs it */
   if (op->w->waiting & bit) lua_gc(L, LUA_GCCOLLECT); /* it may be a coroutine that is dead or forgotten */
   lsock_pushcore(L, LSOCK_UV_HOOK);
   lua_pushvalue(L, op->wslot);
