@@ -110,7 +110,7 @@ int lsock_reclaim(lua_State *L) {
 /* Takes the descriptor from the object, whose waiting coroutine the wake function is told of. */
 static lsock_fd take(lua_State *L, lsock_Sock *s, int stays_open) {
   lsock_fd fd = s->fd;
-  if (s->watch) lsock_reactor_leave(lsock_core(L), s, stays_open || s->shared);
+  if (s->watch) lsock_reactor_leave(L, s, stays_open || s->shared);
   if (s->counted) lsock_core(L)->sockets--;
   s->counted = 0;
   release(lsock_core(L), fd);
@@ -121,7 +121,7 @@ static lsock_fd take(lua_State *L, lsock_Sock *s, int stays_open) {
 }
 
 int lsock_wake(lua_State *L, int arg, const lsock_Sock *s) {
-  if (s->watch) lsock_reactor_wake(lsock_core(L), s);
+  if (s->watch) lsock_reactor_wake(L, s);
   if (!s->waiting) return LUA_OK;
   arg = lua_absindex(L, arg);
   lsock_pushcore(L, LSOCK_UV_WAKE);

@@ -255,7 +255,9 @@ static int reactor_resumed(lua_State *L, int status, lua_KContext ctx) {
 
 /* Yields to the reactor; the task keeps the operation meanwhile. One that receives has no address yet. */
 static int reactor_yield(lua_State *L, lsock_Op *op) {
-  lsock_Op *kept = lsock_reactor_op(L, op->core);
+  lsock_Op *kept;
+  if (op->top == 0) lsock_keepstack(L, op); /* what may come on top now stays until the next attempt */
+  kept = lsock_reactor_op(L, op->core);
   op->wfd = op->w ? op->w->fd : LSOCK_NOFD;
   if (kept != op) memcpy(kept, op, op->dir == LSOCK_RD && !op->job ? offsetof(lsock_Op, addr) : sizeof *op);
   return lua_yieldk(L, 0, (lua_KContext)kept, reactor_resumed);
@@ -279,7 +281,7 @@ LSOCK_RARE static int hook_wait(lua_State *L, lsock_Op **opp) {
   luaL_checkstack(L, 8, "wait hook");
   if (!op->kept) *opp = op = keep(L, op);
   lua_pushvalue(L, op->wslot);
-  lua_setiuservalue(L, op->kept, 1); /* kept_end needs it */
+  lua_setiuservalue(L, op->kept, 1);                  /* kept_end needs it */
   if (op->w->waiting & bit) lua_gc(L, LUA_GCCOLLECT); /* it may be a coroutine that is dead or forgotten */
   lsock_pushcore(L, LSOCK_UV_HOOK);
   lua_pushvalue(L, op->wslot);
