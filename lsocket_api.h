@@ -17,7 +17,7 @@
 typedef struct lsock_Api {
   unsigned version;
   unsigned size_api, size_core, size_sock, size_op; /* a second look at the same */
-  lsock_Sock *(*newsockuv)(lua_State *, lsock_Core *, int);
+  lsock_Sock *(*newsockuv)(lua_State *, lsock_Core *, size_t, int);
   void (*open)(lua_State *, lsock_Sock *, lsock_fd, int, int, int);
   void (*hold)(lua_State *, lsock_fd);
   void (*nosock)(lua_State *, int);
@@ -49,7 +49,7 @@ typedef struct lsock_Api {
 #if defined(LSOCKET_BESIDE)
 #define LSOCK_API(L) (lsock_core(L)->api)
 #define lsock_hold(L, fd) (LSOCK_API(L)->hold((L), (fd)))
-#define lsock_newsockuv(L, core, uv) (LSOCK_API(L)->newsockuv((L), (core), (uv)))
+#define lsock_newsockuv(L, core, size, uv) (LSOCK_API(L)->newsockuv((L), (core), (size), (uv)))
 #define lsock_closesock(L, arg, s) (LSOCK_API(L)->closesock((L), (arg), (s)))
 #define lsock_takefd(L, arg, s, fd) (LSOCK_API(L)->takefd((L), (arg), (s), (fd)))
 #define lsock_pusherror(L, f) (LSOCK_API(L)->pusherror((L), (f)))

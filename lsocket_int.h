@@ -32,6 +32,17 @@
 
 typedef struct lsock_Pool lsock_Pool; /* lsocket_resolve.c */
 
+/* The TLS library's, whose objects all point to it: a part of the core, which lives as long as any of them. */
+typedef struct lsock_Ssl {
+  struct bio_method_st *bio, *memory; /* of descriptors, and of MemoryBIOs */
+  lua_State *main;                    /* for the allocator */
+  int cls[7];                         /* error classes */
+  struct lsock_Held *held;            /* see lsock_ssl_hold */
+  unsigned held_size, held_free;
+  size_t queued, paced; /* bytes in MemoryBIOs, and those that the collector knows of */
+  int ended;            /* what was held is freed */
+} lsock_Ssl;
+
 typedef struct lsock_Core {
   uintptr_t seal;              /* LSOCK_CORE_SEAL: a script cannot make a core of its own */
   const struct lsock_Api *api; /* lsocket_api.h */
@@ -54,6 +65,7 @@ typedef struct lsock_Core {
   int ended;                    /* the state is being closed */
   unsigned char *held;          /* the descriptors of all sockets, see lsock_hold */
   size_t held_size;
+  lsock_Ssl tls;
 } lsock_Core;
 
 /*
@@ -186,7 +198,8 @@ LSOCK_BEGINS_WITH_SEAL(lsock_Sock);
 
 /* A new, closed socket object on top of the stack: allocated before any descriptor, so memory errors leak none. */
 lsock_Sock *lsock_newsock(lua_State *L, lsock_Core *core);
-lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, int uservalues);
+/* The same with user values, and as the first part of an object of that size, which is zero in the beginning. */
+lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, size_t size, int uservalues);
 
 /* Gives it a descriptor; an O_NONBLOCK already in force is not looked for. */
 void lsock_open(lua_State *L, lsock_Sock *s, lsock_fd fd, int family, int type, int proto);
@@ -284,11 +297,14 @@ typedef struct lsock_Addr {
 } lsock_Addr;
 
 /*
-** Reads the address at `arg` for a socket of that family and protocol. Returns NULL when it is complete, else the name
-** to be looked up (a string that the argument holds); then everything but the host is filled in. Argument errors raise;
-** an address on an interface that is not there has length 0.
+** Reads the address at `arg` for a socket of that family and protocol. Returns 0 when it is complete, else 1, and pushes
+** the name to be looked up; then everything but the host is filled in. Argument errors raise; an address on an interface
+** that is not there has length 0.
 */
-const char *lsock_getaddr(lua_State *L, int arg, int family, int proto, lsock_Addr *a);
+int lsock_getaddr(lua_State *L, int arg, int family, int proto, lsock_Addr *a);
+
+/* Reads flowinfo and scope_id alone, of an IPv6 address. */
+void lsock_getscope(lua_State *L, int arg, lsock_Addr *a);
 
 /* Pushes an address as Lua sees it; nil for none. */
 void lsock_pushaddr(lua_State *L, int proto, const lsock_Addr *a);
@@ -301,6 +317,9 @@ void lsock_sethost(lsock_Addr *a, const struct sockaddr *host);
 
 /* Numeric host text to address; 1 done, 0 not numeric. Understands fe80::1%eth0. */
 int lsock_numeric_host(const char *host, int family, lsock_Addr *a);
+
+/* Is it a name of this machine that nobody is asked about (RFC 6761, section 6.3)? */
+int lsock_islocalhost(const char *host);
 
 /* One form of address beyond IPv4, IPv6 and Unix. */
 typedef struct lsock_Family {
@@ -326,8 +345,13 @@ int lsock_getitem(lua_State *L, int arg, int i, const char *name);
 /* The same for an integer from lo to hi, absent only if `opt` (then 0); argument error otherwise. Pushes nothing. */
 lua_Integer lsock_getint(lua_State *L, int arg, int i, const char *name, lua_Integer lo, lua_Integer hi, int opt);
 
-/* The same for a string of at most `max` bytes, without zeros if `text`; NULL if absent and `opt`. The table holds it. */
-const char *lsock_getstr(lua_State *L, int arg, int i, const char *name, size_t max, int text, int opt, size_t *len);
+/* The same for a string of at most `max` bytes: copied, and its length; or pushed, and good while it is on the stack. */
+enum {
+  LSOCK_STR_TEXT = 1, /* has no zero byte, but is copied with one behind it */
+  LSOCK_STR_OPT = 2   /* may be absent: "" */
+};
+size_t lsock_getstr(lua_State *L, int arg, int i, const char *name, void *to, size_t max, int flags);
+const char *lsock_pushstr(lua_State *L, int arg, int i, const char *name, size_t max, int flags, size_t *len);
 
 /* An interface name's index (0 for ""); returns 0 if there is none. And back, "" for 0 or none. */
 int lsock_getif(lua_State *L, int arg, int i, const char *name, unsigned *index);
@@ -500,8 +524,8 @@ LSOCK_ONCE void lsock_open_file(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- names (lsocket_resolve.c) */
 
-/* Prepares the lookup of the host of op->addr: pushes its handle, sets op->job. */
-void lsock_lookup(lua_State *L, lsock_Op *op, const char *host);
+/* Prepares the lookup of the name on top, the host of op->addr: pushes its handle, sets op->job. */
+void lsock_lookup(lua_State *L, lsock_Op *op);
 
 /* First part of a step that uses op->addr: finishes the lookup if there is one. 0 when it is complete, else as a step. */
 int lsock_step_address(lua_State *L, lsock_Op *op);
@@ -509,9 +533,10 @@ int lsock_step_address(lua_State *L, lsock_Op *op);
 /* Prepares getaddrinfo(3) for the host and service at stack indices; pushes the handle. */
 void lsock_lookup_all(lua_State *L, lsock_Op *op, int host, int serv, const struct addrinfo *hints);
 
-/* Does it: 0 when op->job is done, then lsock_job_list has its list. */
+/* Does it: 0 when op->job is done. Then its list is good until the next allocation; at last it is given back. */
 int lsock_step_job(lua_State *L, lsock_Op *op);
-const struct addrinfo *lsock_job_list(const lsock_Job *job);
+const struct addrinfo *lsock_job_list(lua_State *L, const lsock_Op *op);
+void lsock_finish_job(lua_State *L, lsock_Op *op);
 
 /* A string without zero bytes, short enough for a host's name. */
 const char *lsock_checkname(lua_State *L, int arg);
@@ -705,7 +730,7 @@ LSOCK_INLINE ssize_t lsock_transmit(lua_State *L, lsock_Op *op, const char *data
 
 LSOCK_INLINE lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core) {
   lsock_Sock *s = lua_touserdata(L, arg);
-  if (lsock_likely(s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s, LSOCK_KIND_SOCK))) return s;
+  if (lsock_likely(s && lua_rawlen(L, arg) >= sizeof *s && s->seal == LSOCK_SEAL(core, s, LSOCK_KIND_SOCK))) return s;
   lsock_nosock(L, arg);
 }
 

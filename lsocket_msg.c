@@ -579,15 +579,9 @@ static int check_items(lua_State *L, const lsock_Op *op, Msg *m, int arg) {
 }
 
 static void opt_address(lua_State *L, lsock_Op *op, int arg) {
-  const char *host;
   if (lua_isnoneornil(L, arg)) return;
   op->address = arg;
-  host = lsock_getaddr(L, arg, op->s->family, op->s->proto, &op->addr);
-  if (host) {
-    int slot = op->slot; /* the lookup's handle has a place of its own */
-    lsock_lookup(L, op, host);
-    op->slot = slot;
-  }
+  if (lsock_getaddr(L, arg, op->s->family, op->s->proto, &op->addr)) lsock_lookup(L, op);
 }
 
 /*

@@ -88,32 +88,15 @@ static lsock_Tls *living(lsock_Tls *t) {
 }
 
 lsock_Tls *lsock_checktls(lua_State *L, int arg) {
-  const lsock_Sock *s = lsock_object(L, arg, LSOCK_KIND_SOCK, sizeof *s);
-  lsock_Tls *t = s ? s->trdata : lsock_object(L, arg, LSOCK_KIND_TLS, sizeof *t);
+  lsock_TlsSock *s = lsock_object(L, arg, LSOCK_KIND_SOCK, sizeof *s);
+  lsock_Tls *t = s ? &s->t : lsock_object(L, arg, LSOCK_KIND_TLS, sizeof *t);
   if (t) return living(t);
   for (;;) luaL_typeerror(L, arg, "TLS socket"); /* as in lsock_nosock */
 }
 
-lsock_Tls *lsock_pushtls(lua_State *L, int arg) {
-  const lsock_Sock *s = lsock_object(L, arg, LSOCK_KIND_SOCK, sizeof *s);
-  lsock_Tls *t = lua_touserdata(L, arg);
-  if (s) {
-    lua_getiuservalue(L, arg, 1);
-    t = lua_touserdata(L, -1);
-    if (!t || t != s->trdata) lsock_tampered(L);
-    return t;
-  }
-  lua_pushvalue(L, arg);
-  return t;
-}
-
-lsock_Tls *lsock_newtls(lua_State *L, const lsock_Wrap *w, int meta) {
-  lsock_Core *core = lsock_core(L);
-  lsock_Ssl *st = lsock_pushssl(L);
-  lsock_Tls *t = lua_newuserdatauv(L, sizeof *t, TLS_UV_COUNT);
-  memset(t, 0, sizeof *t);
-  t->seal = LSOCK_SEAL(core, t, LSOCK_KIND_TLS);
-  t->st = st;
+/* The connection of the new object on top, which is zero yet. */
+static void init(lua_State *L, lsock_Tls *t, const lsock_Wrap *w, int meta) {
+  t->st = lsock_ssl(L);
   t->fd = LSOCK_NOFD;
   t->ctx = lua_touserdata(L, w->ctx);
   t->server = (unsigned char)w->server;
@@ -126,8 +109,6 @@ lsock_Tls *lsock_newtls(lua_State *L, const lsock_Wrap *w, int meta) {
     lua_setiuservalue(L, -2, TLS_UV_HOST);
   }
   lsock_ssl_setmeta(L, meta);
-  lua_remove(L, -2);
-  return t;
 }
 
 /* Tells OpenSSL the name that the peer must prove and, unless it is an address, be asked for. */
@@ -159,10 +140,14 @@ void lsock_tls_ask(lsock_Tls *t, const lsock_Ctx *c) {
   SSL_set_verify(t->ssl, SSL_CTX_get_verify_mode(c->ctx) | later, NULL);
 }
 
-/* Makes OpenSSL's object for the connection on top. 0, or errno or the queue tell why not. */
-static int start(lua_State *L, lsock_Tls *t, const char *host, SSL_SESSION *session) {
+/*
+** Makes OpenSSL's object for the connection on top. 0, or errno or the queue tell why not. Argument error `arg` for a
+** session of another context.
+*/
+static int start(lua_State *L, lsock_Tls *t, const lsock_Wrap *w, int arg) {
+  const char *host = w->host ? lua_tostring(L, w->host) : NULL;
+  SSL_SESSION *session = w->session ? lsock_fit_session(L, w->session, w->ctx, w->host, arg) : NULL;
   ERR_clear_error();
-  (void)L;
   t->ssl = SSL_new(t->ctx->ctx);
   if (!t->ssl) return 0;
   t->held = lsock_ssl_hold(t->st, t->ssl, TLS_HELD_SSL);
@@ -199,16 +184,14 @@ void lsock_tls_finish(lsock_Tls *t) {
   t->fd = LSOCK_NOFD;
 }
 
-static int tls_gc(lua_State *L) {
-  lsock_Tls *t = lsock_object(L, 1, LSOCK_KIND_TLS, sizeof *t);
-  if (!t || t->L) return 0;
-  lsock_tls_finish(t);
-  if (t->sock) { /* its socket ends too, at the latest now, or the debug library took this away from it */
-    t->sock->tr = NULL;
-    t->sock->trdata = NULL;
-    t->sock->closing = 1;
-    t->sock = NULL;
-  }
+/* After the core's own __gc, upvalue 2: a socket that got no descriptor has not closed its connection. */
+static int sock_gc(lua_State *L) {
+  lsock_TlsSock *s = lsock_object(L, 1, LSOCK_KIND_SOCK, sizeof *s);
+  lua_settop(L, 1);
+  lua_pushvalue(L, lua_upvalueindex(2));
+  lua_pushvalue(L, 1);
+  lua_call(L, 1, 0);
+  if (s && !s->t.L) lsock_tls_finish(&s->t);
   return 0;
 }
 
@@ -222,10 +205,6 @@ static int gone(lsock_Op *op, int err, const char *msg) {
 }
 
 int lsock_tls_begin(lua_State *L, lsock_Op *op, lsock_Tls *t) {
-  if (op->s) {
-    lsock_pushtls(L, op->self);
-    lua_pop(L, 1);
-  }
   if (!living(t)->ssl) return gone(op, EBADF, "socket is closed");
   if (t->L) return gone(op, EBUSY, "a callback of this connection is running");
   if (t->broken) return lsock_tls_broken(L, op, t);
@@ -322,10 +301,42 @@ int lsock_tls_handshake(lua_State *L, lsock_Op *op, lsock_Tls *t) {
   return (int)lsock_tls_end(L, op, t, r == 1, out);
 }
 
+/*
+** The buffer of lsock_room is the core's for everybody, and a callback of OpenSSL's may receive, which replaces it. So it is
+** taken out of the core while OpenSSL has it; what a callback's own receives needed instead goes.
+*/
+typedef struct Borrowed {
+  char *p;
+  size_t size;
+} Borrowed;
+
+static Borrowed borrow(lsock_Core *core, const char *buf) {
+  Borrowed b = {NULL, 0};
+  if (buf != core->scratch) return b;
+  b.p = core->scratch;
+  b.size = core->scratch_size;
+  core->scratch = NULL;
+  core->scratch_size = 0;
+  return b;
+}
+
+static void give_back(lua_State *L, lsock_Core *core, Borrowed b) {
+  if (!b.p) return;
+  if (core->scratch) {
+    void *ud;
+    lua_Alloc f = lua_getallocf(L, &ud);
+    f(ud, core->scratch, core->scratch_size, 0);
+  }
+  core->scratch = b.p;
+  core->scratch_size = b.size;
+}
+
 ssize_t lsock_tls_read(lua_State *L, lsock_Op *op, lsock_Tls *t, char *buf, size_t n, int peek) {
   size_t total = 0, got;
   int idle = 0, out = lsock_tls_begin(L, op, t);
+  Borrowed b;
   if (out < 0) return out;
+  b = borrow(op->core, buf);
   for (;;) { /* as much as is at hand */
     if (peek ? SSL_peek_ex(t->ssl, buf, n, &got) : SSL_read_ex(t->ssl, buf + total, n - total, &got)) {
       total += got;
@@ -340,6 +351,7 @@ ssize_t lsock_tls_read(lua_State *L, lsock_Op *op, lsock_Tls *t, char *buf, size
       break;
     }
   }
+  give_back(L, op->core, b);
   return lsock_tls_end(L, op, t, (ssize_t)total, out);
 }
 
@@ -493,7 +505,6 @@ static void drop_unread(const lsock_Tls *t) {
 static void tr_closing(lsock_Sock *s, int last) {
   lsock_Tls *t = living(s->trdata);
   s->tr = NULL;
-  t->sock = NULL;
   if (t->L) { /* by a callback; OpenSSL still works with it */
     t->doomed = 1;
     t->fd = LSOCK_NOFD; /* its number may soon be another's */
@@ -514,15 +525,13 @@ static const lsock_Transport transport = {tr_receive,  tr_transmit, tr_shutdown,
                                           tr_accepted, tr_pending,  tr_closing};
 
 /* Pushes a closed TLS socket. */
-static lsock_Sock *new_sock(lua_State *L, const lsock_Wrap *w, const char *host, SSL_SESSION *session, int *ok) {
-  lsock_Sock *s = lsock_newsockuv(L, lsock_core(L), 1);
-  lsock_Tls *t = lsock_newtls(L, w, TLS_META_TLS);
+static lsock_Sock *new_sock(lua_State *L, const lsock_Wrap *w, int arg, int *ok) {
+  lsock_Sock *s = lsock_newsockuv(L, lsock_core(L), sizeof(lsock_TlsSock), TLS_UV_COUNT);
+  lsock_Tls *t = &((lsock_TlsSock *)s)->t;
   BIO *b;
-  lua_setiuservalue(L, -2, 1);
   s->trdata = t;
-  t->sock = s;
-  lsock_ssl_setmeta(L, TLS_META_SOCK);
-  b = start(L, t, host, session) ? BIO_new(t->st->bio) : NULL;
+  init(L, t, w, TLS_META_SOCK);
+  b = start(L, t, w, arg) ? BIO_new(t->st->bio) : NULL;
   *ok = b != NULL;
   if (!b) return s;
   BIO_set_data(b, t);
@@ -557,13 +566,13 @@ static int tr_accepted(lua_State *L, lsock_Op *op, int slot) {
     int ok, top = lua_gettop(L);
     lsock_Sock *n;
     luaL_checkstack(L, 8, "accept");
-    lsock_pushtls(L, op->self);
-    lua_getiuservalue(L, -1, TLS_UV_CTX);
+    lua_getiuservalue(L, op->self, TLS_UV_CTX);
     w.ctx = lua_gettop(L);
+    lsock_checkctx(L, w.ctx);
     w.server = t->server;
     w.suppress = t->suppress;
     w.handshake = t->handshake;
-    n = new_sock(L, &w, NULL, NULL, &ok);
+    n = new_sock(L, &w, 0, &ok);
     if (!ok) return gone(op, ENOMEM, NULL);
     take_over(L, n, slot, s);
     lua_replace(L, slot);
@@ -632,14 +641,8 @@ void lsock_wrap_options(lua_State *L, int arg, lsock_Wrap *w, const char *const 
   luaL_argcheck(L, w->server || w->host || !c->check_hostname, arg, "check_hostname needs server_hostname");
 }
 
-/* The session at w->session, if it is of use. */
-static SSL_SESSION *check_session(lua_State *L, int arg, const lsock_Wrap *w) {
-  return w->session ? lsock_fit_session(L, w->session, w->ctx, w->host, arg) : NULL;
-}
-
 static int step_handshake(lua_State *L, lsock_Op *op) {
-  lsock_Tls *t = lsock_pushtls(L, op->self);
-  int r = lsock_tls_handshake(L, op, t);
+  int r = lsock_tls_handshake(L, op, lsock_checktls(L, op->self));
   if (r < 0) return r;
   lua_pushvalue(L, op->self);
   return 1;
@@ -652,7 +655,6 @@ static int close_failed(lua_State *L, lsock_Op *op) {
 
 int lsock_wrap(lua_State *L, int arg, const lsock_Wrap *w, int legacy, const char *name) {
   lsock_Sock *plain = lsock_checksock(L, arg, lsock_core(L)), *s;
-  SSL_SESSION *session = check_session(L, arg + 1, w);
   lsock_Addr a;
   lsock_Op op;
   int ok, connected;
@@ -670,8 +672,9 @@ int lsock_wrap(lua_State *L, int arg, const lsock_Wrap *w, int legacy, const cha
   connected = getpeername(plain->fd, &a.u.sa, &a.len) == 0;
   luaL_argcheck(L, plain->timeout != 0 || !w->handshake || !connected, arg,
                 "non-blocking sockets need do_handshake_on_connect = false");
-  s = new_sock(L, w, w->host ? lua_tostring(L, w->host) : NULL, session, &ok);
+  s = new_sock(L, w, arg + 1, &ok);
   if (!ok) return lsock_ssl_fail(L, name, ENOMEM);
+  if (lsock_isclosed(plain)) return lsock_failno(L, EBADF, name); /* by a finalizer */
   s->internal = legacy != 0;
   ((lsock_Tls *)s->trdata)->legacy = (unsigned char)legacy;
   take_over(L, s, arg, plain);
@@ -688,6 +691,7 @@ lsock_Tls *lsock_tls_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step
   if (lsock_object(L, 1, LSOCK_KIND_SOCK, sizeof(lsock_Sock)))
     lsock_op(L, op, name, step, dir);
   else {
+    lsock_ssl_pace(L);
     lsock_op_free(L, op, name, step);
     op->timeout = 0;
   }
@@ -718,14 +722,13 @@ static int step_read(lua_State *L, lsock_Op *op) {
 
 /* socket.ssl's objects: read(n) gives n bytes, read() all up to the end */
 static int read_legacy(lua_State *L) {
-  lsock_pushtls(L, 1);
-  if (lua_getiuservalue(L, -1, TLS_UV_FILE) == LUA_TNIL) {
+  if (lua_getiuservalue(L, 1, TLS_UV_FILE) == LUA_TNIL) {
     lua_pop(L, 1);
     lua_getfield(L, 1, "makefile");
     lua_pushvalue(L, 1);
     lua_call(L, 1, 1);
     lua_pushvalue(L, -1);
-    lua_setiuservalue(L, -3, TLS_UV_FILE);
+    lua_setiuservalue(L, 1, TLS_UV_FILE);
   }
   lua_getfield(L, -1, lua_toboolean(L, LSOCK_UP_TRY) ? "try_read" : "read");
   lua_insert(L, -2);
@@ -796,7 +799,7 @@ static int step_unwrap(lua_State *L, lsock_Op *op) {
     return 1;
   }
   if (t->has_ahead) return gone(op, EPROTO, "the goodbye was too long for what follows it"); /* padded: see read_body */
-  plain = lsock_newsockuv(L, op->core, 0);
+  plain = lsock_newsockuv(L, op->core, sizeof *plain, 0);
   plain->timeout = s->timeout;
   plain->family = s->family;
   plain->type = s->type;
@@ -852,13 +855,18 @@ const lsock_Reg lsock_stream_methods[] = {{"!do_handshake", tls_do_handshake},
                                           {NULL, NULL}};
 
 /* Pushes a new SSLObject over two MemoryBIOs; what the C function returns. */
-int lsock_wrap_bio(lua_State *L, const lsock_Wrap *w, BIO *in, BIO *out) {
-  SSL_SESSION *session = check_session(L, 4, w);
-  lsock_Tls *t = lsock_newtls(L, w, TLS_META_OBJ);
-  if (!start(L, t, w->host ? lua_tostring(L, w->host) : NULL, session)) return lsock_ssl_fail(L, "wrap_bio", ENOMEM);
-  BIO_up_ref(in);
-  if (in != out) BIO_up_ref(out); /* one reference does for both (SSL_set_bio(3)) */
-  SSL_set_bio(t->ssl, in, out);
+int lsock_wrap_bio(lua_State *L, const lsock_Wrap *w, int in, int out) {
+  lsock_Tls *t = lua_newuserdatauv(L, sizeof *t + TLS_COST_OBJ, TLS_UV_COUNT);
+  BIO *i, *o;
+  memset(t, 0, sizeof *t);
+  t->seal = LSOCK_SEAL(lsock_core(L), t, LSOCK_KIND_TLS);
+  init(L, t, w, TLS_META_OBJ);
+  if (!start(L, t, w, 4)) return lsock_ssl_fail(L, "wrap_bio", ENOMEM);
+  i = lsock_checkbio(L, in);
+  o = lsock_checkbio(L, out);
+  BIO_up_ref(i);
+  if (i != o) BIO_up_ref(o); /* one reference does for both (SSL_set_bio(3)) */
+  SSL_set_bio(t->ssl, i, o);
   return 1;
 }
 
@@ -882,20 +890,15 @@ static int sock_index(lua_State *L) {
   return 1;
 }
 
-static const lsock_Reg tls_meta[] = {{"__gc", tls_gc}, {NULL, NULL}};
-
 /* The table of the library is on top; the state on `core`. */
 void lsock_open_sslsock(lua_State *L, int core) {
-  const lsock_Core *c = lua_touserdata(L, core);
+  lsock_Core *c = lua_touserdata(L, core);
   int table = lua_gettop(L), st, common, meta;
-  lsock_Ssl *state;
   lua_getiuservalue(L, core, LSOCK_UV_TLS);
   st = lua_gettop(L);
-  state = lua_touserdata(L, st);
-  state->bio = new_method();
-  if (!state->bio) luaL_error(L, "not enough memory");
-  lsock_ssl_newmeta(L, core, "TLS connection", tls_meta);
-  lua_setiuservalue(L, st, TLS_META_TLS);
+  if (!c->tls.bio) c->tls.bio = new_method();
+  if (!c->tls.memory) c->tls.memory = lsock_memory_method();
+  if (!c->tls.bio || !c->tls.memory) luaL_error(L, "not enough memory");
   lua_getiuservalue(L, core, LSOCK_UV_SOCKET);
   common = lua_gettop(L);
   lua_newtable(L);
@@ -905,6 +908,10 @@ void lsock_open_sslsock(lua_State *L, int core) {
     lua_insert(L, -2);
     lua_rawset(L, meta);
   }
+  lua_pushvalue(L, core);
+  lua_getfield(L, common, "__gc");
+  lua_pushcclosure(L, sock_gc, 2);
+  lua_setfield(L, meta, "__gc");
   lua_pushvalue(L, core);
   lua_newtable(L);
   c->api->do_register(L, core, lsock_tls_methods);
