@@ -68,7 +68,7 @@ void lsock_hold(lua_State *L, lsock_fd fd) {
   if (in_set(L, core, fd)) core->held[fd / 8] |= (unsigned char)(1 << fd % 8);
 }
 
-static void release(lsock_Core *core, lsock_fd fd) {
+void lsock_release(lsock_Core *core, lsock_fd fd) {
   if (fd >= 0 && (size_t)fd / 8 < core->held_size) core->held[fd / 8] &= (unsigned char)~(1 << fd % 8);
 }
 
@@ -113,7 +113,7 @@ static lsock_fd take(lua_State *L, lsock_Sock *s, int stays_open) {
   if (s->watch) lsock_reactor_leave(L, s, stays_open || s->shared);
   if (s->counted) lsock_core(L)->sockets--;
   s->counted = 0;
-  release(lsock_core(L), fd);
+  lsock_release(lsock_core(L), fd);
   s->fd = LSOCK_NOFD;
   s->nonblocking = 0;
   s->kernel[LSOCK_RD] = s->kernel[LSOCK_WR] = 0;

@@ -144,7 +144,8 @@ enum { /* user values of the core */
        LSOCK_UV_TLS,      /* the TLS library's own */
        LSOCK_UV_REACTOR,  /* the active reactor */
        LSOCK_UV_REACTORS, /* number -> reactor: weak */
-       LSOCK_UV_COUNT = LSOCK_UV_REACTORS
+       LSOCK_UV_WAITS,    /* socket and direction -> who waits in the wait hook: weak */
+       LSOCK_UV_COUNT = LSOCK_UV_WAITS
 };
 
 /* Pushes a user value of the core: any; or one that is a table, which the debug library may have replaced. */
@@ -205,10 +206,11 @@ lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, size_t size, int use
 void lsock_open(lua_State *L, lsock_Sock *s, lsock_fd fd, int family, int type, int proto);
 
 /*
-** Lua gives up an object whose __gc it has no memory to call. So the descriptors that sockets hold are known here too;
-** lsock_closeheld closes what is left when the state ends.
+** Lua gives up an object whose __gc it has no memory, or no C stack, to call. So the descriptors that sockets hold, and those
+** received that nobody took, are known here too; lsock_closeheld closes what is left when the state ends.
 */
 void lsock_hold(lua_State *L, lsock_fd fd);
+void lsock_release(lsock_Core *core, lsock_fd fd);
 void lsock_closeheld(lua_State *L, lsock_Core *core);
 
 /* Counts an open socket against the host's limit, until it is closed or its descriptor taken. */
@@ -476,6 +478,9 @@ void lsock_settimeout(lsock_Sock *s, int64_t ns);
 
 /* Puts the descriptor into the mode that an attempt without MSG_DONTWAIT needs. */
 void lsock_mode(lsock_Sock *s, int nonblocking);
+
+/* Makes a user value of the core's a table whose values are weak. */
+LSOCK_ONCE void lsock_newweak(lua_State *L, int core, int uv);
 
 LSOCK_ONCE void lsock_open_wait(lua_State *L, int core);
 

@@ -463,12 +463,7 @@ void lsock_open_reactor(lua_State *L, int core) {
   set_closure(L, core, "after", r_after); /* a method of reactors */
   close_meta(L, "reactor");
   set_closure(L, core, "new", mod_new);
-  lua_createtable(L, 0, 0);
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "v");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-  lua_setiuservalue(L, core, LSOCK_UV_REACTORS);
+  lsock_newweak(L, core, LSOCK_UV_REACTORS);
 }
 
 int luaopen_socket_reactor(lua_State *L) {
