@@ -68,7 +68,7 @@ void lsock_hold(lua_State *L, lsock_fd fd) {
   if (in_set(L, core, fd)) core->held[fd / 8] |= (unsigned char)(1 << fd % 8);
 }
 
-static void release(lsock_Core *core, lsock_fd fd) {
+void lsock_release(lsock_Core *core, lsock_fd fd) {
   if (fd >= 0 && (size_t)fd / 8 < core->held_size) core->held[fd / 8] &= (unsigned char)~(1 << fd % 8);
 }
 
@@ -110,10 +110,10 @@ int lsock_reclaim(lua_State *L) {
 /* Takes the descriptor from the object, whose waiting coroutine the wake function is told of. */
 static lsock_fd take(lua_State *L, lsock_Sock *s, int stays_open) {
   lsock_fd fd = s->fd;
-  if (s->watch) lsock_reactor_leave(lsock_core(L), s, stays_open || s->shared);
+  if (s->watch) lsock_reactor_leave(L, s, stays_open || s->shared);
   if (s->counted) lsock_core(L)->sockets--;
   s->counted = 0;
-  release(lsock_core(L), fd);
+  lsock_release(lsock_core(L), fd);
   s->fd = LSOCK_NOFD;
   s->nonblocking = 0;
   s->kernel[LSOCK_RD] = s->kernel[LSOCK_WR] = 0;
@@ -121,7 +121,7 @@ static lsock_fd take(lua_State *L, lsock_Sock *s, int stays_open) {
 }
 
 int lsock_wake(lua_State *L, int arg, const lsock_Sock *s) {
-  if (s->watch) lsock_reactor_wake(lsock_core(L), s);
+  if (s->watch) lsock_reactor_wake(L, s);
   if (!s->waiting) return LUA_OK;
   arg = lua_absindex(L, arg);
   lsock_pushcore(L, LSOCK_UV_WAKE);

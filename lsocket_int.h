@@ -56,14 +56,14 @@ typedef struct lsock_Core {
   int64_t default_timeout; /* ns, < 0: none */
   char *scratch;           /* receive buffer, from the state's allocator */
   size_t scratch_size;
-  lsock_Pool *pool;               /* threads that look names up; NULL until one is needed */
-  int hook;                       /* bits of LSOCK_HOOKED ...; 0: a blocking call may simply block */
-  struct lsock_Reactor *active;   /* the one whose tasks are running */
-  struct lsock_Reactor *reactors; /* all of them */
-  int untaken;                    /* received descriptors that nobody took (lsocket_msg.c) ... */
-  int untaken_max;                /* ... and how many call for a garbage collection */
-  int ended;                      /* the state is being closed */
-  unsigned char *held;            /* the descriptors of all sockets, see lsock_hold */
+  lsock_Pool *pool;             /* threads that look names up; NULL until one is needed */
+  int hook;                     /* bits of LSOCK_HOOKED ...; 0: a blocking call may simply block */
+  struct lsock_Reactor *active; /* the one whose tasks are running */
+  int reactors;                 /* the highest number one has had, in LSOCK_UV_REACTORS */
+  int untaken;                  /* received descriptors that nobody took (lsocket_msg.c) ... */
+  int untaken_max;              /* ... and how many call for a garbage collection */
+  int ended;                    /* the state is being closed */
+  unsigned char *held;          /* the descriptors of all sockets, see lsock_hold */
   size_t held_size;
   lsock_Ssl tls;
 } lsock_Core;
@@ -129,21 +129,23 @@ LSOCK_INLINE void *lsock_object(lua_State *L, int idx, lsock_Kind kind, size_t s
 enum { /* user values of the core */
        LSOCK_UV_HOOK = 1,
        LSOCK_UV_WAKE,
-       LSOCK_UV_SOCKET,  /* metatable of sockets */
-       LSOCK_UV_ERROR,   /* metatable of errors */
-       LSOCK_UV_CLASSES, /* array of error classes */
-       LSOCK_UV_OP,      /* metatable of operations kept across a yield */
-       LSOCK_UV_LOOKUP,  /* metatable of name lookups */
-       LSOCK_UV_ADDR,    /* form of address -> its metatable */
-       LSOCK_UV_INFO,    /* metatable of getaddrinfo's entries */
-       LSOCK_UV_EAGAIN,  /* operation -> its would-block error */
-       LSOCK_UV_BUFFER,  /* metatable of buffers */
-       LSOCK_UV_CONTROL, /* metatable of received control messages ... */
-       LSOCK_UV_RIGHTS,  /* ... and of the descriptors among them */
-       LSOCK_UV_FILE,    /* metatable of files */
-       LSOCK_UV_TLS,     /* the TLS library's own */
-       LSOCK_UV_REACTOR, /* the active reactor */
-       LSOCK_UV_COUNT = LSOCK_UV_REACTOR
+       LSOCK_UV_SOCKET,   /* metatable of sockets */
+       LSOCK_UV_ERROR,    /* metatable of errors */
+       LSOCK_UV_CLASSES,  /* array of error classes */
+       LSOCK_UV_OP,       /* metatable of operations kept across a yield */
+       LSOCK_UV_LOOKUP,   /* metatable of name lookups */
+       LSOCK_UV_ADDR,     /* form of address -> its metatable */
+       LSOCK_UV_INFO,     /* metatable of getaddrinfo's entries */
+       LSOCK_UV_EAGAIN,   /* operation -> its would-block error */
+       LSOCK_UV_BUFFER,   /* metatable of buffers */
+       LSOCK_UV_CONTROL,  /* metatable of received control messages ... */
+       LSOCK_UV_RIGHTS,   /* ... and of the descriptors among them */
+       LSOCK_UV_FILE,     /* metatable of files */
+       LSOCK_UV_TLS,      /* the TLS library's own */
+       LSOCK_UV_REACTOR,  /* the active reactor */
+       LSOCK_UV_REACTORS, /* number -> reactor: weak */
+       LSOCK_UV_WAITS,    /* socket and direction -> who waits in the wait hook: weak */
+       LSOCK_UV_COUNT = LSOCK_UV_WAITS
 };
 
 /* Pushes a user value of the core: any; or one that is a table, which the debug library may have replaced. */
@@ -206,10 +208,11 @@ lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, size_t size, int use
 void lsock_open(lua_State *L, lsock_Sock *s, lsock_fd fd, int family, int type, int proto);
 
 /*
-** Lua gives up an object whose __gc it has no memory to call. So the descriptors that sockets hold are known here too;
-** lsock_closeheld closes what is left when the state ends.
+** Lua gives up an object whose __gc it has no memory, or no C stack, to call. So the descriptors that sockets hold, and those
+** received that nobody took, are known here too; lsock_closeheld closes what is left when the state ends.
 */
 void lsock_hold(lua_State *L, lsock_fd fd);
+void lsock_release(lsock_Core *core, lsock_fd fd);
 void lsock_closeheld(lua_State *L, lsock_Core *core);
 
 /* Counts an open socket against the host's limit, until it is closed or its descriptor taken. */
@@ -479,6 +482,9 @@ void lsock_settimeout(lsock_Sock *s, int64_t ns);
 /* Puts the descriptor into the mode that an attempt without MSG_DONTWAIT needs. */
 void lsock_mode(lsock_Sock *s, int nonblocking);
 
+/* Makes a user value of the core's a table whose values are weak. */
+LSOCK_ONCE void lsock_newweak(lua_State *L, int core, int uv);
+
 LSOCK_ONCE void lsock_open_wait(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- bytes (lsocket_buf.c, lsocket_io.c) */
@@ -553,8 +559,10 @@ lsock_Sock *lsock_filesock(lua_State *L, int idx);
 int lsock_mod_wait(lua_State *L);
 
 /* Points in time (lsocket_timer.c). */
+typedef enum lsock_Due { LSOCK_DUE_TASK, LSOCK_DUE_ALARM } lsock_Due;
 typedef struct lsock_Timer {
   size_t place; /* 1 + where it is in the heap; 0: not set */
+  lsock_Due of; /* what it is a part of */
 } lsock_Timer;
 typedef struct lsock_Timed {
   int64_t at;
@@ -596,8 +604,8 @@ lsock_Op *lsock_reactor_op(lua_State *L, lsock_Core *core);
 int lsock_reactor_owns(lua_State *L, const lsock_Op *op);
 
 /* A descriptor leaves its socket object, or waiting for it has become pointless: those who wait look again. */
-void lsock_reactor_leave(lsock_Core *core, lsock_Sock *s, int stays_open);
-void lsock_reactor_wake(lsock_Core *core, const lsock_Sock *s);
+void lsock_reactor_leave(lua_State *L, lsock_Sock *s, int stays_open);
+void lsock_reactor_wake(lua_State *L, const lsock_Sock *s);
 
 /* Push the modules' tables. */
 LSOCK_ONCE void lsock_open_select(lua_State *L, int core);
