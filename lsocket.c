@@ -68,7 +68,7 @@ void lsock_hold(lua_State *L, lsock_fd fd) {
   if (in_set(L, core, fd)) core->held[fd / 8] |= (unsigned char)(1 << fd % 8);
 }
 
-static void release(lsock_Core *core, lsock_fd fd) {
+void lsock_release(lsock_Core *core, lsock_fd fd) {
   if (fd >= 0 && (size_t)fd / 8 < core->held_size) core->held[fd / 8] &= (unsigned char)~(1 << fd % 8);
 }
 
@@ -110,10 +110,10 @@ int lsock_reclaim(lua_State *L) {
 /* Takes the descriptor from the object, whose waiting coroutine the wake function is told of. */
 static lsock_fd take(lua_State *L, lsock_Sock *s, int stays_open) {
   lsock_fd fd = s->fd;
-  if (s->watch) lsock_reactor_leave(lsock_core(L), s, stays_open || s->shared);
+  if (s->watch) lsock_reactor_leave(L, s, stays_open || s->shared);
   if (s->counted) lsock_core(L)->sockets--;
   s->counted = 0;
-  release(lsock_core(L), fd);
+  lsock_release(lsock_core(L), fd);
   s->fd = LSOCK_NOFD;
   s->nonblocking = 0;
   s->kernel[LSOCK_RD] = s->kernel[LSOCK_WR] = 0;
@@ -121,7 +121,7 @@ static lsock_fd take(lua_State *L, lsock_Sock *s, int stays_open) {
 }
 
 int lsock_wake(lua_State *L, int arg, const lsock_Sock *s) {
-  if (s->watch) lsock_reactor_wake(lsock_core(L), s);
+  if (s->watch) lsock_reactor_wake(L, s);
   if (!s->waiting) return LUA_OK;
   arg = lua_absindex(L, arg);
   lsock_pushcore(L, LSOCK_UV_WAKE);
@@ -363,6 +363,7 @@ static int give_accepted(lua_State *L, lsock_Op *op) {
   }
   lua_pushvalue(L, op->slot);
   lsock_pushaddr(L, op->s->proto, &op->addr);
+  if (op->s->tr) LSOCK_SPARE((lsock_Sock *)lua_touserdata(L, op->slot));
   return 2;
 }
 
@@ -713,11 +714,28 @@ static void preload_parts(lua_State *L) {
   lua_pop(L, 1);
 }
 
+#if LUA_VERSION_NUM == 504 && LUA_VERSION_RELEASE_NUM < 50404
+#error "Lua 5.4.4 or later is needed: before, finalizers may collect garbage, and closing variables may move the stack"
+#endif
+
+/* The library may be run by another release of Lua than it was compiled for: "$LuaVersion: Lua 5.4.4 ...". */
+#if defined(__ELF__)
+#pragma weak lua_ident /* a host may hide it */
+#endif
+LSOCK_ONCE static void check_release(lua_State *L) {
+#if defined(__ELF__)
+  const char *release = lua_ident ? strstr(lua_ident, "Lua 5.4.") : NULL;
+  if (release && release[8] < '4' && (release[9] < '0' || release[9] > '9'))
+    luaL_error(L, "socket needs Lua 5.4.4 or later, and this is Lua 5.4.%c", release[8]);
+#endif
+  luaL_checkversion(L);
+}
+
 LSOCK_ONCE int luaopen_socket(lua_State *L) {
   lsock_Core *c;
   int core;
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &registry_key) == LUA_TTABLE) return 1;
-  luaL_checkversion(L);
+  check_release(L);
   c = lua_newuserdatauv(L, sizeof *c, LSOCK_UV_COUNT);
   memset(c, 0, sizeof *c);
   c->seal = LSOCK_CORE_SEAL(c);

@@ -48,26 +48,30 @@ lua_Integer lsock_getint(lua_State *L, int arg, int i, const char *name, lua_Int
   return v;
 }
 
-const char *lsock_getstr(lua_State *L, int arg, int i, const char *name, size_t max, int text, int opt, size_t *len) {
+const char *lsock_pushstr(lua_State *L, int arg, int i, const char *name, size_t max, int flags, size_t *len) {
   const char *s;
-  size_t n;
   int t = lsock_getitem(L, arg, i, name);
-  if (t == LUA_TNIL && opt) {
-    lua_pop(L, 1);
-    if (len) *len = 0;
-    return NULL;
-  }
+  *len = 0;
+  if (t == LUA_TNIL && (flags & LSOCK_STR_OPT)) return "";
   if (t != LUA_TSTRING) bad_item(L, arg, name, "a string");
-  s = lua_tolstring(L, -1, &n);
-  if (n > max) luaL_argerror(L, arg, lua_pushfstring(L, "%s is longer than %d bytes", name, (int)max));
-  if (text && memchr(s, 0, n)) luaL_argerror(L, arg, lua_pushfstring(L, "%s contains a zero byte", name));
-  if (len) *len = n;
-  lua_pop(L, 1);
+  s = lua_tolstring(L, -1, len);
+  if (*len > max) luaL_argerror(L, arg, lua_pushfstring(L, "%s is longer than %d bytes", name, (int)max));
+  if ((flags & LSOCK_STR_TEXT) && memchr(s, 0, *len))
+    luaL_argerror(L, arg, lua_pushfstring(L, "%s contains a zero byte", name));
   return s;
 }
 
+size_t lsock_getstr(lua_State *L, int arg, int i, const char *name, void *to, size_t max, int flags) {
+  size_t n;
+  const char *s = lsock_pushstr(L, arg, i, name, max, flags, &n);
+  memcpy(to, s, n + (flags & LSOCK_STR_TEXT ? 1 : 0));
+  lua_pop(L, 1);
+  return n;
+}
+
 int lsock_getif(lua_State *L, int arg, int i, const char *name, unsigned *index) {
-  const char *s = lsock_getstr(L, arg, i, name, IF_NAMESIZE - 1, 1, 0, NULL);
+  char s[IF_NAMESIZE];
+  lsock_getstr(L, arg, i, name, s, sizeof s - 1, LSOCK_STR_TEXT);
   *index = *s ? if_nametoindex(s) : 0;
   return *index != 0 || *s == '\0';
 }
@@ -134,35 +138,51 @@ int lsock_numeric_host(const char *host, int family, lsock_Addr *a) {
   return 1;
 }
 
-/* Hosts that need no lookup: "", <broadcast>, numbers, and localhost (RFC 6761, 6.3). NULL, or the name to look up. */
-static const char *get_host(lua_State *L, int arg, int family, lsock_Addr *a) {
-  const char *host;
-  int t = lsock_getitem(L, arg, 1, "host");
-  if (t == LUA_TNUMBER && family == AF_INET) {
-    lua_Integer v = lsock_getint(L, arg, 1, "host", 0, UINT32_MAX, 0);
-    lua_pop(L, 1);
-    a->u.in.sin_addr.s_addr = htonl((uint32_t)v);
-    return NULL;
-  }
-  if (t != LUA_TSTRING) bad_item(L, arg, "host", family == AF_INET ? "a string or an integer" : "a string");
-  lua_pop(L, 1);
-  host = lsock_getstr(L, arg, 1, "host", NI_MAXHOST - 1, 1, 0, NULL);
-  if (*host == '\0') return NULL; /* zero already: INADDR_ANY, in6addr_any */
-  if (family == AF_INET && strcmp(host, "<broadcast>") == 0) {
-    a->u.in.sin_addr.s_addr = htonl(INADDR_BROADCAST);
-    return NULL;
-  }
-  if (strcmp(host, "localhost") == 0) {
-    if (family == AF_INET)
-      a->u.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    else
-      a->u.in6.sin6_addr = in6addr_loopback;
-    return NULL;
-  }
-  return lsock_numeric_host(host, family, a) ? NULL : host;
+int lsock_islocalhost(const char *host) {
+  static const char name[] = "localhost";
+  size_t n = strlen(host), i = sizeof name - 1;
+  if (n > 0 && host[n - 1] == '.') n--;
+  while (i > 0 && n > 0 && (host[n - 1] | 32) == name[i - 1]) n--, i--; /* whatever its case */
+  return i == 0 && (n == 0 || host[n - 1] == '.');
 }
 
-static const char *get_inet(lua_State *L, int arg, int family, lsock_Addr *a) {
+/* Hosts that need no lookup: "", <broadcast>, numbers, and localhost. */
+static int known_host(const char *host, int family, lsock_Addr *a) {
+  if (*host == '\0') return 1; /* zero already: INADDR_ANY, in6addr_any */
+  if (family == AF_INET && strcmp(host, "<broadcast>") == 0) {
+    a->u.in.sin_addr.s_addr = htonl(INADDR_BROADCAST);
+    return 1;
+  }
+  if (!lsock_islocalhost(host)) return lsock_numeric_host(host, family, a);
+  if (family == AF_INET)
+    a->u.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  else
+    a->u.in6.sin6_addr = in6addr_loopback;
+  return 1;
+}
+
+/* As lsock_getaddr. */
+static int get_host(lua_State *L, int arg, int family, lsock_Addr *a) {
+  size_t n;
+  int t = lsock_getitem(L, arg, 1, "host");
+  if (t != LUA_TSTRING && family == AF_INET) {
+    if (t != LUA_TNUMBER) bad_item(L, arg, "host", "a string or an integer");
+    a->u.in.sin_addr.s_addr = htonl((uint32_t)lsock_getint(L, arg, 1, "host", 0, UINT32_MAX, 0));
+    lua_pop(L, 1);
+    return 0;
+  }
+  lua_pop(L, 1);
+  if (!known_host(lsock_pushstr(L, arg, 1, "host", NI_MAXHOST - 1, LSOCK_STR_TEXT, &n), family, a)) return 1;
+  lua_pop(L, 1);
+  return 0;
+}
+
+void lsock_getscope(lua_State *L, int arg, lsock_Addr *a) {
+  a->u.in6.sin6_flowinfo = htonl((uint32_t)lsock_getint(L, arg, 3, "flowinfo", 0, 0xFFFFF, 1));
+  a->u.in6.sin6_scope_id = (uint32_t)lsock_getint(L, arg, 4, "scope_id", 0, UINT32_MAX, 1);
+}
+
+static int get_inet(lua_State *L, int arg, int family, lsock_Addr *a) {
   uint16_t port;
   luaL_checktype(L, arg, LUA_TTABLE);
   port = htons((uint16_t)lsock_getint(L, arg, 2, "port", 0, 65535, 0));
@@ -174,8 +194,7 @@ static const char *get_inet(lua_State *L, int arg, int family, lsock_Addr *a) {
     memset(&a->u.in6, 0, sizeof a->u.in6);
     a->len = sizeof a->u.in6;
     a->u.in6.sin6_port = port;
-    a->u.in6.sin6_flowinfo = htonl((uint32_t)lsock_getint(L, arg, 3, "flowinfo", 0, 0xFFFFF, 1));
-    a->u.in6.sin6_scope_id = (uint32_t)lsock_getint(L, arg, 4, "scope_id", 0, UINT32_MAX, 1);
+    lsock_getscope(L, arg, a);
   }
   a->u.sa.sa_family = (sa_family_t)family;
   return get_host(L, arg, family, a);
@@ -223,11 +242,13 @@ static void push_inet(lua_State *L, const lsock_Addr *a) {
 static void get_unix(lua_State *L, int arg, lsock_Addr *a) {
   size_t len;
   const char *path;
+  char item[sizeof a->u.un.sun_path];
   int abstract = 0;
   struct sockaddr_un *un = &a->u.un;
-  if (lua_type(L, arg) == LUA_TTABLE)
-    path = lsock_getstr(L, arg, 1, "path", sizeof un->sun_path, 0, 0, &len);
-  else
+  if (lua_type(L, arg) == LUA_TTABLE) {
+    len = lsock_getstr(L, arg, 1, "path", item, sizeof item, 0);
+    path = item;
+  } else
     path = luaL_checklstring(L, arg, &len);
 #if defined(LSOCK_HAVE_ABSTRACT_UNIX)
   abstract = len == 0 || path[0] == '\0';
@@ -259,13 +280,11 @@ static void push_unix(lua_State *L, const lsock_Addr *a) {
 
 static void get_raw(lua_State *L, int arg, int family, lsock_Addr *a) {
   size_t len;
-  const char *bytes;
   luaL_checktype(L, arg, LUA_TTABLE);
   lsock_getint(L, arg, 1, "family", family, family, 0);
-  bytes = lsock_getstr(L, arg, 2, "bytes", sizeof a->u.ss - RAW_AT, 0, 0, &len);
   memset(&a->u.ss, 0, sizeof a->u.ss);
+  len = lsock_getstr(L, arg, 2, "bytes", (char *)&a->u.ss + RAW_AT, sizeof a->u.ss - RAW_AT, 0);
   a->u.sa.sa_family = (sa_family_t)family;
-  memcpy((char *)&a->u.ss + RAW_AT, bytes, len);
   a->len = (socklen_t)(RAW_AT + len);
 }
 
@@ -277,7 +296,7 @@ static void push_raw(lua_State *L, const lsock_Addr *a) {
   lua_rawseti(L, -2, 2);
 }
 
-const char *lsock_getaddr(lua_State *L, int arg, int family, int proto, lsock_Addr *a) {
+int lsock_getaddr(lua_State *L, int arg, int family, int proto, lsock_Addr *a) {
   const lsock_Family *f;
   if (family == AF_INET || family == AF_INET6) return get_inet(L, arg, family, a);
 #if defined(AF_RDS)
@@ -289,7 +308,7 @@ const char *lsock_getaddr(lua_State *L, int arg, int family, int proto, lsock_Ad
     lsock_getfamily(L, arg, f, a);
   else
     get_raw(L, arg, family, a);
-  return NULL;
+  return 0;
 }
 
 /* Gives the address table on top the metatable of its form, made when first needed. */
@@ -330,6 +349,24 @@ static void push_item_text(lua_State *L, int idx) {
   }
 }
 
+/* "%eth0" after an IPv6 host with a scope (RFC 4007, section 11), else "". The host is on the stack. */
+static void push_zone(lua_State *L, int idx, const char *host) {
+  char name[IF_NAMESIZE];
+  struct in6_addr in6;
+  lua_Integer id = 0;
+  if (inet_pton(AF_INET6, host, &in6) == 1) {
+    lsock_getitem(L, idx, 4, "scope_id");
+    id = lua_tointeger(L, -1);
+    lua_pop(L, 1);
+  }
+  if (id <= 0 || id > UINT32_MAX)
+    lua_pushliteral(L, "");
+  else if (if_indextoname((unsigned)id, name))
+    lua_pushfstring(L, "%%%s", name);
+  else
+    lua_pushfstring(L, "%%%I", (LUAI_UACINT)id);
+}
+
 void lsock_pushaddrtext(lua_State *L, int idx) {
   int n, i;
   idx = lua_absindex(L, idx);
@@ -358,7 +395,9 @@ void lsock_pushaddrtext(lua_State *L, int idx) {
   n = lua_gettop(L) - 1;
   if (lua_type(L, -2) == LUA_TSTRING && (lua_isstring(L, -1) || lua_isnil(L, -1))) {
     const char *host = lua_tostring(L, -2);
-    lua_pushfstring(L, strchr(host, ':') ? "[%s]" : "%s", host);
+    push_zone(L, idx, host);
+    lua_pushfstring(L, strchr(host, ':') ? "[%s%s]" : "%s%s", host, lua_tostring(L, -1));
+    lua_replace(L, -2);
     if (lua_isstring(L, -2)) lua_pushfstring(L, "%s:%s", lua_tostring(L, -1), lua_tostring(L, -2));
     lua_copy(L, -1, n);
     lua_settop(L, n);
@@ -479,10 +518,9 @@ void lsock_setfields(lua_State *L, const char *const *fields) {
 static int mod_packaddr(lua_State *L) {
   lsock_Addr a;
   int family = lsock_checkint(L, 1);
-  const char *host;
   luaL_argcheck(L, family >= 0 && family == (sa_family_t)family, 1, "not an address family");
-  host = lsock_getaddr(L, 2, family, luaL_opt(L, lsock_checkint, 3, 0), &a);
-  if (host) return luaL_argerror(L, 2, lua_pushfstring(L, "host must be numeric here, got '%s'", host));
+  if (lsock_getaddr(L, 2, family, luaL_opt(L, lsock_checkint, 3, 0), &a))
+    return luaL_argerror(L, 2, lua_pushfstring(L, "host must be numeric here, got '%s'", lua_tostring(L, -1)));
   luaL_argcheck(L, a.len > 0, 2, "no such interface");
   lua_pushlstring(L, (const char *)&a.u, a.len);
   return 1;

@@ -285,27 +285,19 @@ static int parse_bdaddr(const char *s, unsigned char *p) {
 
 /* 0 if it names an interface that is not there. */
 static int get_item(lua_State *L, int arg, int i, const char *name, const Item *it, unsigned char *p) {
-  const char *s;
-  size_t n;
+  char text[256];
   unsigned index;
   switch (it->kind) {
     case IFINDEX:
       if (!lsock_getif(L, arg, i, name, &index)) return 0;
       store_int(it, p, index);
       break;
-    case TEXT:
-      s = lsock_getstr(L, arg, i, name, it->size - 1u, 1, 0, &n);
-      memcpy(p, s, n);
-      break;
-    case HWADDR:
-      s = lsock_getstr(L, arg, i, name, it->size, 0, 1, &n);
-      if (s) memcpy(p, s, n);
-      p[-1] = (unsigned char)n;
-      break;
+    case TEXT: lsock_getstr(L, arg, i, name, p, it->size - 1u, LSOCK_STR_TEXT); break;
+    case HWADDR: p[-1] = (unsigned char)lsock_getstr(L, arg, i, name, p, it->size, LSOCK_STR_OPT); break;
     case BDADDR:
-      s = lsock_getstr(L, arg, i, name, 255, 1, 0, NULL);
-      if (!parse_bdaddr(s, p))
-        luaL_argerror(L, arg, lua_pushfstring(L, "%s must be like 01:23:45:67:89:AB, got '%s'", name, s));
+      lsock_getstr(L, arg, i, name, text, sizeof text - 1, LSOCK_STR_TEXT);
+      if (!parse_bdaddr(text, p))
+        luaL_argerror(L, arg, lua_pushfstring(L, "%s must be like 01:23:45:67:89:AB, got '%s'", name, text));
       break;
     default: {
       lua_Integer v = get_int(L, arg, i, name, it);

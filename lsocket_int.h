@@ -56,14 +56,14 @@ typedef struct lsock_Core {
   int64_t default_timeout; /* ns, < 0: none */
   char *scratch;           /* receive buffer, from the state's allocator */
   size_t scratch_size;
-  lsock_Pool *pool;               /* threads that look names up; NULL until one is needed */
-  int hook;                       /* bits of LSOCK_HOOKED ...; 0: a blocking call may simply block */
-  struct lsock_Reactor *active;   /* the one whose tasks are running */
-  struct lsock_Reactor *reactors; /* all of them */
-  int untaken;                    /* received descriptors that nobody took (lsocket_msg.c) ... */
-  int untaken_max;                /* ... and how many call for a garbage collection */
-  int ended;                      /* the state is being closed */
-  unsigned char *held;            /* the descriptors of all sockets, see lsock_hold */
+  lsock_Pool *pool;             /* threads that look names up; NULL until one is needed */
+  int hook;                     /* bits of LSOCK_HOOKED ...; 0: a blocking call may simply block */
+  struct lsock_Reactor *active; /* the one whose tasks are running */
+  int reactors;                 /* the highest number one has had, in LSOCK_UV_REACTORS */
+  int untaken;                  /* received descriptors that nobody took (lsocket_msg.c) ... */
+  int untaken_max;              /* ... and how many call for a garbage collection */
+  int ended;                    /* the state is being closed */
+  unsigned char *held;          /* the descriptors of all sockets, see lsock_hold */
   size_t held_size;
   lsock_Ssl tls;
 } lsock_Core;
@@ -129,21 +129,23 @@ LSOCK_INLINE void *lsock_object(lua_State *L, int idx, lsock_Kind kind, size_t s
 enum { /* user values of the core */
        LSOCK_UV_HOOK = 1,
        LSOCK_UV_WAKE,
-       LSOCK_UV_SOCKET,  /* metatable of sockets */
-       LSOCK_UV_ERROR,   /* metatable of errors */
-       LSOCK_UV_CLASSES, /* array of error classes */
-       LSOCK_UV_OP,      /* metatable of operations kept across a yield */
-       LSOCK_UV_LOOKUP,  /* metatable of name lookups */
-       LSOCK_UV_ADDR,    /* form of address -> its metatable */
-       LSOCK_UV_INFO,    /* metatable of getaddrinfo's entries */
-       LSOCK_UV_EAGAIN,  /* operation -> its would-block error */
-       LSOCK_UV_BUFFER,  /* metatable of buffers */
-       LSOCK_UV_CONTROL, /* metatable of received control messages ... */
-       LSOCK_UV_RIGHTS,  /* ... and of the descriptors among them */
-       LSOCK_UV_FILE,    /* metatable of files */
-       LSOCK_UV_TLS,     /* the TLS library's own */
-       LSOCK_UV_REACTOR, /* the active reactor */
-       LSOCK_UV_COUNT = LSOCK_UV_REACTOR
+       LSOCK_UV_SOCKET,   /* metatable of sockets */
+       LSOCK_UV_ERROR,    /* metatable of errors */
+       LSOCK_UV_CLASSES,  /* array of error classes */
+       LSOCK_UV_OP,       /* metatable of operations kept across a yield */
+       LSOCK_UV_LOOKUP,   /* metatable of name lookups */
+       LSOCK_UV_ADDR,     /* form of address -> its metatable */
+       LSOCK_UV_INFO,     /* metatable of getaddrinfo's entries */
+       LSOCK_UV_EAGAIN,   /* operation -> its would-block error */
+       LSOCK_UV_BUFFER,   /* metatable of buffers */
+       LSOCK_UV_CONTROL,  /* metatable of received control messages ... */
+       LSOCK_UV_RIGHTS,   /* ... and of the descriptors among them */
+       LSOCK_UV_FILE,     /* metatable of files */
+       LSOCK_UV_TLS,      /* the TLS library's own */
+       LSOCK_UV_REACTOR,  /* the active reactor */
+       LSOCK_UV_REACTORS, /* number -> reactor: weak */
+       LSOCK_UV_WAITS,    /* socket and direction -> who waits in the wait hook: weak */
+       LSOCK_UV_COUNT = LSOCK_UV_WAITS
 };
 
 /* Pushes a user value of the core: any; or one that is a table, which the debug library may have replaced. */
@@ -176,7 +178,7 @@ typedef struct lsock_Sock {
   unsigned char nonblocking;  /* O_NONBLOCK was set by us */
   unsigned char shared;       /* another owner may know the descriptor: leave the kernel's timeouts alone, and
                              ** do not believe `nonblocking` */
-  unsigned char waiting;      /* directions in which a coroutine waits */
+  unsigned char waiting;      /* directions in which a coroutine waits; shifted by LSOCK_BESIDE: beside others */
   unsigned char likely_idle;  /* directions in which the last operation had to wait; LSOCK_DRAINED */
   unsigned char internal : 1; /* ours alone: no warning when collected */
   unsigned char closing : 1;  /* closed but for its files */
@@ -188,6 +190,8 @@ typedef struct lsock_Sock {
   void *trdata;
 } lsock_Sock;
 LSOCK_BEGINS_WITH_SEAL(lsock_Sock);
+
+#define LSOCK_BESIDE 2
 
 /* The last receive by a task took all there was: the next one may as well wait first. */
 #define LSOCK_DRAINED 8
@@ -204,10 +208,11 @@ lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, size_t size, int use
 void lsock_open(lua_State *L, lsock_Sock *s, lsock_fd fd, int family, int type, int proto);
 
 /*
-** Lua gives up an object whose __gc it has no memory to call. So the descriptors that sockets hold are known here too;
-** lsock_closeheld closes what is left when the state ends.
+** Lua gives up an object whose __gc it has no memory, or no C stack, to call. So the descriptors that sockets hold, and those
+** received that nobody took, are known here too; lsock_closeheld closes what is left when the state ends.
 */
 void lsock_hold(lua_State *L, lsock_fd fd);
+void lsock_release(lsock_Core *core, lsock_fd fd);
 void lsock_closeheld(lua_State *L, lsock_Core *core);
 
 /* Counts an open socket against the host's limit, until it is closed or its descriptor taken. */
@@ -263,6 +268,9 @@ void lsock_blamecaller(lua_State *L);
 /* Ends a function: raises the error, or returns nil and the error from the try_ form. */
 int lsock_fail(lua_State *L, const lsock_Fail *f);
 
+/* Pushes the table of further fields of the error at idx; nil for other values. */
+void lsock_pushfields(lua_State *L, int idx);
+
 /* The fields of the table at `extra` become those of the error at idx, if that is one of ours. */
 void lsock_adderror(lua_State *L, int idx, int extra);
 
@@ -293,11 +301,14 @@ typedef struct lsock_Addr {
 } lsock_Addr;
 
 /*
-** Reads the address at `arg` for a socket of that family and protocol. Returns NULL when it is complete, else the name
-** to be looked up (a string that the argument holds); then everything but the host is filled in. Argument errors raise;
-** an address on an interface that is not there has length 0.
+** Reads the address at `arg` for a socket of that family and protocol. Returns 0 when it is complete, else 1, and pushes
+** the name to be looked up; then everything but the host is filled in. Argument errors raise; an address on an interface
+** that is not there has length 0.
 */
-const char *lsock_getaddr(lua_State *L, int arg, int family, int proto, lsock_Addr *a);
+int lsock_getaddr(lua_State *L, int arg, int family, int proto, lsock_Addr *a);
+
+/* Reads flowinfo and scope_id alone, of an IPv6 address. */
+void lsock_getscope(lua_State *L, int arg, lsock_Addr *a);
 
 /* Pushes an address as Lua sees it; nil for none. */
 void lsock_pushaddr(lua_State *L, int proto, const lsock_Addr *a);
@@ -310,6 +321,9 @@ void lsock_sethost(lsock_Addr *a, const struct sockaddr *host);
 
 /* Numeric host text to address; 1 done, 0 not numeric. Understands fe80::1%eth0. */
 int lsock_numeric_host(const char *host, int family, lsock_Addr *a);
+
+/* Is it a name of this machine that nobody is asked about (RFC 6761, section 6.3)? */
+int lsock_islocalhost(const char *host);
 
 /* One form of address beyond IPv4, IPv6 and Unix. */
 typedef struct lsock_Family {
@@ -335,8 +349,13 @@ int lsock_getitem(lua_State *L, int arg, int i, const char *name);
 /* The same for an integer from lo to hi, absent only if `opt` (then 0); argument error otherwise. Pushes nothing. */
 lua_Integer lsock_getint(lua_State *L, int arg, int i, const char *name, lua_Integer lo, lua_Integer hi, int opt);
 
-/* The same for a string of at most `max` bytes, without zeros if `text`; NULL if absent and `opt`. The table holds it. */
-const char *lsock_getstr(lua_State *L, int arg, int i, const char *name, size_t max, int text, int opt, size_t *len);
+/* The same for a string of at most `max` bytes: copied, and its length; or pushed, and good while it is on the stack. */
+enum {
+  LSOCK_STR_TEXT = 1, /* has no zero byte, but is copied with one behind it */
+  LSOCK_STR_OPT = 2   /* may be absent: "" */
+};
+size_t lsock_getstr(lua_State *L, int arg, int i, const char *name, void *to, size_t max, int flags);
+const char *lsock_pushstr(lua_State *L, int arg, int i, const char *name, size_t max, int flags, size_t *len);
 
 /* An interface name's index (0 for ""); returns 0 if there is none. And back, "" for 0 or none. */
 int lsock_getif(lua_State *L, int arg, int i, const char *name, unsigned *index);
@@ -396,9 +415,10 @@ struct lsock_Op {
   int coop;           /* wait through the hook */
   int want;           /* what is waited for: LSOCK_READ or LSOCK_WRITE */
   int kept;           /* stack index of the userdata that holds this operation; 0: it is on the C stack */
-  int mark;           /* the bit set in w->waiting */
+  int mark;           /* the bits set in w->waiting */
   int top;            /* what is on the Lua stack up to here outlives an attempt; 0: not known yet */
   int progress;       /* set by the step: it got further, and need not have to wait */
+  int beside;         /* set by the step: others may wait in the same direction */
   int state, slot;    /* the step's own; slot is a stack index */
   char *into;         /* room to receive that is the caller's, or on the stack */
   int handle;         /* stack index of the job's handle */
@@ -462,6 +482,9 @@ void lsock_settimeout(lsock_Sock *s, int64_t ns);
 /* Puts the descriptor into the mode that an attempt without MSG_DONTWAIT needs. */
 void lsock_mode(lsock_Sock *s, int nonblocking);
 
+/* Makes a user value of the core's a table whose values are weak. */
+LSOCK_ONCE void lsock_newweak(lua_State *L, int core, int uv);
+
 LSOCK_ONCE void lsock_open_wait(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- bytes (lsocket_buf.c, lsocket_io.c) */
@@ -509,8 +532,8 @@ LSOCK_ONCE void lsock_open_file(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- names (lsocket_resolve.c) */
 
-/* Prepares the lookup of the host of op->addr: pushes its handle, sets op->job. */
-void lsock_lookup(lua_State *L, lsock_Op *op, const char *host);
+/* Prepares the lookup of the name on top, the host of op->addr: pushes its handle, sets op->job. */
+void lsock_lookup(lua_State *L, lsock_Op *op);
 
 /* First part of a step that uses op->addr: finishes the lookup if there is one. 0 when it is complete, else as a step. */
 int lsock_step_address(lua_State *L, lsock_Op *op);
@@ -518,9 +541,10 @@ int lsock_step_address(lua_State *L, lsock_Op *op);
 /* Prepares getaddrinfo(3) for the host and service at stack indices; pushes the handle. */
 void lsock_lookup_all(lua_State *L, lsock_Op *op, int host, int serv, const struct addrinfo *hints);
 
-/* Does it: 0 when op->job is done, then lsock_job_list has its list. */
+/* Does it: 0 when op->job is done. Then its list is good until the next allocation; at last it is given back. */
 int lsock_step_job(lua_State *L, lsock_Op *op);
-const struct addrinfo *lsock_job_list(const lsock_Job *job);
+const struct addrinfo *lsock_job_list(lua_State *L, const lsock_Op *op);
+void lsock_finish_job(lua_State *L, lsock_Op *op);
 
 /* A string without zero bytes, short enough for a host's name. */
 const char *lsock_checkname(lua_State *L, int arg);
@@ -529,14 +553,16 @@ LSOCK_ONCE void lsock_open_resolve(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- many at once (lsocket_select.c, lsocket_reactor.c) */
 
-/* The descriptor of a file of makefile's; LSOCK_NOFD for other values and closed ones (lsocket_file.c). */
-lsock_fd lsock_filefd(lua_State *L, int idx);
+/* The socket of a file of makefile's, which the file holds; NULL for other values and closed ones (lsocket_file.c). */
+lsock_Sock *lsock_filesock(lua_State *L, int idx);
 
 int lsock_mod_wait(lua_State *L);
 
 /* Points in time (lsocket_timer.c). */
+typedef enum lsock_Due { LSOCK_DUE_TASK, LSOCK_DUE_ALARM } lsock_Due;
 typedef struct lsock_Timer {
   size_t place; /* 1 + where it is in the heap; 0: not set */
+  lsock_Due of; /* what it is a part of */
 } lsock_Timer;
 typedef struct lsock_Timed {
   int64_t at;
@@ -578,8 +604,8 @@ lsock_Op *lsock_reactor_op(lua_State *L, lsock_Core *core);
 int lsock_reactor_owns(lua_State *L, const lsock_Op *op);
 
 /* A descriptor leaves its socket object, or waiting for it has become pointless: those who wait look again. */
-void lsock_reactor_leave(lsock_Core *core, lsock_Sock *s, int stays_open);
-void lsock_reactor_wake(lsock_Core *core, const lsock_Sock *s);
+void lsock_reactor_leave(lua_State *L, lsock_Sock *s, int stays_open);
+void lsock_reactor_wake(lua_State *L, const lsock_Sock *s);
 
 /* Push the modules' tables. */
 LSOCK_ONCE void lsock_open_select(lua_State *L, int core);
@@ -668,7 +694,7 @@ struct lsock_Transport {
   int (*shutdown)(lua_State *L, lsock_Op *op, int how);  /* before shutdown(2): 0, or as a step */
   int (*connected)(lua_State *L, lsock_Op *op);          /* after connect(2): likewise */
   int (*accepted)(lua_State *L, lsock_Op *op, int slot); /* makes a socket of the kind out of that at slot: likewise */
-  size_t (*pending)(const lsock_Sock *s);                /* bytes that poll(2) does not know of; 1: perhaps */
+  size_t (*pending)(const lsock_Sock *s);                /* bytes that poll(2) does not know of; 1: or else, no wait */
   void (*closing)(lsock_Sock *s, int last);              /* the descriptor goes; last: a goodbye may be sent */
 };
 
@@ -727,7 +753,8 @@ LSOCK_INLINE void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name
   op->job = NULL;
   op->done = 0;
   op->err = op->cls = op->address = op->extra = 0;
-  op->flags = op->nowait = op->coop = op->want = op->kept = op->mark = op->progress = op->state = op->slot = 0;
+  op->flags = op->nowait = op->coop = op->want = op->kept = op->mark = op->progress = op->beside = op->state =
+      op->slot = 0;
   op->into = NULL;
   op->handle = op->file = op->formats = op->flush = 0;
   op->turn = 0;

@@ -294,14 +294,12 @@ static int step_sendto(lua_State *L, lsock_Op *op) {
 /* s:sendto(bytes [, flags], address) -> count of bytes sent (sendto(2)) */
 static int sock_sendto(lua_State *L) {
   lsock_Op op;
-  const char *host;
   begin(L, &op, "sendto", step_sendto, LSOCK_WR);
   op.data = lsock_checkbytes(L, 2, &op.len);
   op.address = lua_isnone(L, 4) ? 3 : 4;
   op.flags = 0;
   if (op.address == 4) lsock_optflags(L, 3, &op, LSOCK_SEND_NOW);
-  host = lsock_getaddr(L, op.address, op.s->family, op.s->proto, &op.addr);
-  if (host) lsock_lookup(L, &op, host);
+  if (lsock_getaddr(L, op.address, op.s->family, op.s->proto, &op.addr)) lsock_lookup(L, &op);
   return run(L, &op);
 }
 

@@ -31,6 +31,16 @@ static int sock_getpeername(lua_State *L) {
   return push_name(L, "getpeername", getpeername);
 }
 
+/* Integer options of AF_VSOCK have 64 bits (linux/vm_sockets.h). */
+static int is_wide(const lsock_Sock *s, int level) {
+#if defined(AF_VSOCK)
+  return s->family == AF_VSOCK && level == AF_VSOCK;
+#else
+  (void)s, (void)level;
+  return 0;
+#endif
+}
+
 /* s:getsockopt(level, name [, buflen]) -> integer, or a string of at most buflen bytes (getsockopt(2)) */
 static int sock_getsockopt(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
@@ -42,10 +52,12 @@ static int sock_getsockopt(lua_State *L) {
   if (lsock_isclosed(s)) return lsock_failclosed(L, "getsockopt");
   if ((r = lsock_admit_getoption(L, s, level, name)) != 0) return r;
   if (size == 0) {
+    int64_t wide = 0;
     int v = 0;
-    len = sizeof v;
-    if (getsockopt(s->fd, level, name, &v, &len) < 0) return lsock_failno(L, errno, "getsockopt");
-    lua_pushinteger(L, v);
+    void *p = is_wide(s, level) ? (void *)&wide : &v;
+    len = is_wide(s, level) ? sizeof wide : sizeof v;
+    if (getsockopt(s->fd, level, name, p, &len) < 0) return lsock_failno(L, errno, "getsockopt");
+    lua_pushinteger(L, v + wide);
   } else {
     luaL_Buffer b;
     char *p = luaL_buffinitsize(L, &b, (size_t)size);
@@ -73,6 +85,7 @@ static int sock_setsockopt(lua_State *L) {
   const void *p;
   lua_Integer n;
   size_t len;
+  int64_t wide;
   int v, r;
   switch (lua_type(L, 4)) {
     case LUA_TBOOLEAN:
@@ -81,6 +94,12 @@ static int sock_setsockopt(lua_State *L) {
       len = sizeof v;
       break;
     case LUA_TNUMBER:
+      if (is_wide(s, level)) {
+        wide = luaL_checkinteger(L, 4);
+        p = &wide;
+        len = sizeof wide;
+        break;
+      }
       v = lsock_checkint(L, 4);
       p = &v;
       len = sizeof v;

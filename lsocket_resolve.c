@@ -3,6 +3,10 @@
 **
 ** A lookup (Job) is C memory shared by the Lua state and a thread; the pool's lock guards its `state`, and whoever
 ** comes last frees it. The thread reports by closing its end of a socket pair, which the ordinary driver waits for.
+**
+** Nobody can call a thread off that waits for a name server. So lookups given up are not counted among those that run at
+** once, and one that stands in the queue for too long gets a thread of its own: what files answer does not wait for the
+** DNS. A bound on all threads remains.
 */
 #include "lsocket_int.h"
 
@@ -11,19 +15,23 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MAX_THREADS 16
+#define MAX_WAITED 16
+#define MAX_THREADS 128
+#define QUEUE_DELAY INT64_C(200000000)
 
 typedef enum Kind { ADDRINFO, NAMEINFO, HOST_BY_NAME, HOST_BY_ADDR } Kind;
 typedef enum State { NEW, QUEUED, RUNNING, DONE, ABANDONED } State;
 
 struct lsock_Job {
   lsock_Job *next;
+  lsock_Job *newer, **older; /* in the list of those that the Lua state has a handle of, which only that looks at */
   lsock_Pool *pool;
   Kind kind;
   State state;
   int begun;        /* the Lua state's own note: the job was run or submitted */
   lsock_fd report;  /* the thread's end of the pair */
   int64_t patience; /* ns until nobody waits any more; < 0 for ever */
+  int64_t overdue;  /* when it has been in the queue for too long; 0: its thread is there */
   char *host, *serv;
   struct addrinfo hints;
   lsock_Addr addr; /* NAMEINFO */
@@ -37,8 +45,10 @@ struct lsock_Job {
 struct lsock_Pool {
   pthread_mutex_t lock;
   lsock_Job *head, **tail;
+  lsock_Job *handled;
   int threads;
-  int refs; /* the core, each job and each thread */
+  int abandoned; /* those of them whose lookup nobody waits for */
+  int refs;      /* the core, each job and each thread */
 };
 
 /* ---------------------------------------------------------------- lookups */
@@ -59,10 +69,27 @@ static void host_result(lsock_Job *j, int herr) {
   j->err = system ? errno : herr;
 }
 
+/* getaddrinfo(3), but for names of this machine and for ports that glibc takes modulo 65536. */
+static int ask(lsock_Job *j) {
+  const char *host = j->host, *serv = j->serv;
+  struct addrinfo hints = j->hints;
+  if (serv) {
+    char *end;
+    long long port = strtoll(serv, &end, 10);
+    if (end != serv && *end == '\0' && (port < 0 || port > 65535)) return EAI_SERVICE;
+  }
+  if (host && !(hints.ai_flags & AI_NUMERICHOST) && lsock_islocalhost(host)) {
+    host = NULL;
+    hints.ai_flags &= ~(AI_PASSIVE | AI_CANONNAME);
+    if (!serv) serv = "0";
+  }
+  return getaddrinfo(host, serv, &hints, &j->list);
+}
+
 static void run_by_addr(lsock_Job *j) {
   int herr = 0;
   const struct sockaddr *sa;
-  if (gai_failed(j, getaddrinfo(j->host, NULL, &j->hints, &j->list))) return;
+  if (gai_failed(j, ask(j))) return;
   sa = j->list->ai_addr;
   if (sa->sa_family == AF_INET6)
     lsock_plat_hostbyaddr(&((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr, 16, AF_INET6, &j->ent, &herr);
@@ -71,17 +98,30 @@ static void run_by_addr(lsock_Job *j) {
   host_result(j, herr);
 }
 
+/* Can the answer be had without asking anybody? */
+static int is_local(lsock_Job *j) {
+  lsock_Addr a;
+  int number;
+  if (j->kind == NAMEINFO) return (j->flags & NI_NUMERICHOST) != 0;
+  if (j->kind == HOST_BY_ADDR) return 0;
+  number = j->host && lsock_numeric_host(j->host, AF_INET6, &a); /* it has no IPv4 address */
+  if (j->kind == HOST_BY_NAME) return number;
+  if (!number && j->host) number = lsock_numeric_host(j->host, AF_INET, &a); /* 256.1.1.1 is a name */
+  if (number) j->hints.ai_flags |= AI_NUMERICHOST; /* nobody is asked then, whatever the C library thinks of 0x7f.1 */
+  return !j->host || (j->hints.ai_flags & AI_NUMERICHOST) || lsock_islocalhost(j->host);
+}
+
 static void run(lsock_Job *j) {
-  int herr = 0;
+  int herr = HOST_NOT_FOUND;
   errno = 0;
   switch (j->kind) {
-    case ADDRINFO: gai_failed(j, getaddrinfo(j->host, j->serv, &j->hints, &j->list)); break;
+    case ADDRINFO: gai_failed(j, ask(j)); break;
     case NAMEINFO:
       gai_failed(
           j, getnameinfo(&j->addr.u.sa, j->addr.len, j->name, sizeof j->name, j->service, sizeof j->service, j->flags));
       break;
     case HOST_BY_NAME:
-      lsock_plat_hostbyname(j->host, &j->ent, &herr);
+      if (!is_local(j)) lsock_plat_hostbyname(j->host, &j->ent, &herr);
       host_result(j, herr);
       break;
     case HOST_BY_ADDR: run_by_addr(j); break;
@@ -99,7 +139,8 @@ static lsock_Pool *new_pool(void) {
   }
   p->head = NULL;
   p->tail = &p->head;
-  p->threads = 0;
+  p->handled = NULL;
+  p->threads = p->abandoned = 0;
   p->refs = 1;
   return p;
 }
@@ -148,6 +189,7 @@ static void *worker(void *arg) {
       pthread_mutex_unlock(&p->lock);
       free_job(j);
       pthread_mutex_lock(&p->lock);
+      p->abandoned--;
     } else {
       j->state = DONE;
       lsock_plat_close(j->report);
@@ -159,21 +201,25 @@ static void *worker(void *arg) {
   return NULL;
 }
 
+/* One thread more, unless there are enough; 0 or an errno. The lock is held. */
+static int add_thread(lsock_Pool *p, int enough) {
+  int err = EAGAIN;
+  if (p->threads >= MAX_THREADS || p->threads - p->abandoned >= enough) return err;
+  lsock_plat_pin();
+  err = lsock_plat_thread(worker, p); /* it waits for the lock */
+  if (err) return err;
+  p->threads++;
+  p->refs++;
+  return 0;
+}
+
 /* Hands a job to the pool's threads; 0 or an errno. */
 static int submit(lsock_Job *j) {
   lsock_Pool *p = j->pool;
-  int err = 0;
+  int err;
   pthread_mutex_lock(&p->lock);
-  if (p->threads < MAX_THREADS) {
-    p->threads++;
-    p->refs++;
-    lsock_plat_pin();
-    err = lsock_plat_thread(worker, p); /* it finds the lock taken until the job is queued */
-    if (err) {
-      p->threads--;
-      p->refs--;
-    }
-  }
+  err = add_thread(p, MAX_WAITED);
+  if (err || p->head) j->overdue = lsock_plat_now() + QUEUE_DELAY;
   if (p->threads > 0) {
     err = 0;
     j->state = QUEUED;
@@ -185,13 +231,31 @@ static int submit(lsock_Job *j) {
   return err;
 }
 
+/* The state of a job in the pool's hands; if it is overdue another thread begins. */
+static State look(lsock_Job *j) {
+  State state;
+  pthread_mutex_lock(&j->pool->lock);
+  state = j->state;
+  if (state != QUEUED)
+    j->overdue = 0;
+  else if (j->overdue && lsock_plat_now() >= j->overdue) {
+    (void)add_thread(j->pool, MAX_THREADS);
+    j->overdue = lsock_plat_now() + QUEUE_DELAY;
+  }
+  pthread_mutex_unlock(&j->pool->lock);
+  return state;
+}
+
 /* The Lua state is done with a job, whatever its state. */
 static void drop_job(lsock_Job *j) {
   lsock_Pool *p = j->pool;
   lsock_Job **q;
+  *j->older = j->newer;
+  if (j->newer) j->newer->older = j->older;
   pthread_mutex_lock(&p->lock);
   if (j->state == RUNNING) {
     j->state = ABANDONED; /* its thread frees it */
+    p->abandoned++;
     lsock_plat_close(j->report);
     j->report = LSOCK_NOFD;
     j = NULL;
@@ -233,6 +297,7 @@ static int core_gc(lua_State *L) {
   lsock_freescratch(L, core);
   core->pool = NULL;
   if (p) {
+    while (p->handled) drop_job(p->handled); /* whose handles Lua could not finalize */
     pthread_mutex_lock(&p->lock);
     release(p);
   }
@@ -253,6 +318,7 @@ static _Noreturn void out_of_memory(lua_State *L) {
 /* Pushes a handle with a new job, given up at the end of the function that asks. */
 static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *host, const char *serv) {
   lsock_Core *core = op->core;
+  lsock_Pool *p;
   lsock_Job *j;
   Handle *h = lua_newuserdatauv(L, sizeof *h, 0);
   h->seal = LSOCK_SEAL(core, h, LSOCK_KIND_LOOKUP);
@@ -260,7 +326,12 @@ static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *hos
   lsock_pushtable(L, LSOCK_UV_LOOKUP);
   lua_setmetatable(L, -2);
   lua_toclose(L, -1);
-  if (!core->pool && !(core->pool = new_pool())) out_of_memory(L);
+  p = core->pool;
+  if (!p && !(p = new_pool())) out_of_memory(L);
+  if (core->ended)
+    p->refs = 0; /* a late finalizer asks: the pool goes with its job */
+  else
+    core->pool = p;
   j = calloc(1, sizeof *j);
   if (!j) {
     out_of_memory(L);
@@ -268,10 +339,14 @@ static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *hos
   }
   j->kind = kind;
   j->report = LSOCK_NOFD;
-  j->pool = core->pool;
-  pthread_mutex_lock(&j->pool->lock);
-  j->pool->refs++;
-  pthread_mutex_unlock(&j->pool->lock);
+  j->pool = p;
+  j->newer = p->handled;
+  j->older = &p->handled;
+  if (j->newer) j->newer->older = &j->newer;
+  p->handled = j;
+  pthread_mutex_lock(&p->lock);
+  p->refs++;
+  pthread_mutex_unlock(&p->lock);
   h->job = j;
   if ((host && !(j->host = copy(host))) || (serv && !(j->serv = copy(serv)))) out_of_memory(L);
   op->job = j;
@@ -279,24 +354,17 @@ static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *hos
   return j;
 }
 
-/* Can the answer be had without asking anybody? */
-static int is_local(const lsock_Job *j) {
-  lsock_Addr a;
-  if (j->kind == NAMEINFO) return (j->flags & NI_NUMERICHOST) != 0;
-  return !j->host || (j->hints.ai_flags & AI_NUMERICHOST) || lsock_numeric_host(j->host, AF_INET, &a) ||
-         lsock_numeric_host(j->host, AF_INET6, &a); /* 256.1.1.1 is a name */
-}
-
 static int start(lua_State *L, lsock_Op *op) {
   lsock_Job *j = op->job;
   lsock_Sock *s;
   lsock_fd fds[2];
-  if ((op->core->restrictions & LSOCK_NO_NAMES) && (j->kind == HOST_BY_ADDR || !is_local(j))) {
+  int local = is_local(j);
+  if ((op->core->restrictions & LSOCK_NO_NAMES) && !local) {
     op->err = EACCES;
     op->msg = "the host allows no name lookups";
     return LSOCK_FAIL;
   }
-  if ((op->timeout < 0 && !op->coop) || (j->kind != HOST_BY_ADDR && is_local(j))) {
+  if ((op->timeout < 0 && !op->coop) || local) {
     j->begun = 1;
     run(j);
     j->state = DONE;
@@ -308,6 +376,8 @@ static int start(lua_State *L, lsock_Op *op) {
   }
   if (lsock_full(L, op->core, 1)) return lsock_stepfull(op);
   s = lsock_newsock(L, op->core);
+  lua_toclose(L, -1);
+  lsock_keepstack(L, op);
   if (lsock_plat_socketpair(AF_UNIX, SOCK_STREAM, 0, fds) < 0 &&
       (!lsock_reclaim(L) || lsock_plat_socketpair(AF_UNIX, SOCK_STREAM, 0, fds) < 0)) {
     op->err = errno;
@@ -316,7 +386,6 @@ static int start(lua_State *L, lsock_Op *op) {
   lsock_open(L, s, fds[0], AF_UNIX, SOCK_STREAM, 0);
   lsock_count(op->core, s);
   s->internal = 1;
-  lua_toclose(L, -1);
   j->report = fds[1];
   j->patience = op->deadline == INT64_MAX ? -1 : op->deadline - lsock_plat_now();
   if (j->patience < 0 && op->deadline != INT64_MAX) j->patience = 0;
@@ -324,25 +393,32 @@ static int start(lua_State *L, lsock_Op *op) {
   if (op->err) return LSOCK_FAIL;
   j->begun = 1;
   op->w = s;
-  op->wslot = lua_gettop(L);
-  lsock_keepstack(L, op);
+  op->wslot = op->top;
+  op->until = j->overdue;
   return LSOCK_READ;
 }
 
+/* After every allocation: the debug library can have given the job up. */
+static lsock_Job *check_job(lua_State *L, const lsock_Op *op) {
+  const Handle *h = lua_touserdata(L, op->handle);
+  if (h->job != op->job) lsock_tampered(L);
+  return op->job;
+}
+
 int lsock_step_job(lua_State *L, lsock_Op *op) {
-  lsock_Job *j = op->job;
+  lsock_Job *j = check_job(L, op);
   if (!j->begun) {
     int r = start(L, op);
     if (r < 0) return r;
   } else {
-    State state;
-    pthread_mutex_lock(&j->pool->lock);
-    state = j->state;
-    pthread_mutex_unlock(&j->pool->lock);
-    if (state != DONE) return LSOCK_READ;
+    if (look(j) != DONE) {
+      op->until = j->overdue;
+      return LSOCK_READ;
+    }
     lsock_closesock(L, op->wslot, op->w);
     op->w = op->s;
     op->wslot = op->self;
+    check_job(L, op);
   }
   if (j->cls == 0) return 0;
   op->cls = j->cls;
@@ -350,15 +426,14 @@ int lsock_step_job(lua_State *L, lsock_Op *op) {
   return LSOCK_FAIL;
 }
 
-/* Forgets a finished job before the garbage collector comes to it. */
-static void finish_job(lua_State *L, lsock_Op *op) {
+void lsock_finish_job(lua_State *L, lsock_Op *op) {
   Handle *h = lua_touserdata(L, op->handle);
-  drop_job(h->job);
+  drop_job(check_job(L, op));
   h->job = op->job = NULL;
 }
 
-void lsock_lookup(lua_State *L, lsock_Op *op, const char *host) {
-  lsock_Job *j = new_job(L, op, ADDRINFO, host, NULL);
+void lsock_lookup(lua_State *L, lsock_Op *op) {
+  lsock_Job *j = new_job(L, op, ADDRINFO, lua_tostring(L, -1), NULL);
   j->hints.ai_family = op->addr.u.sa.sa_family;
   j->hints.ai_socktype = SOCK_STREAM; /* any: only to get each address once */
 }
@@ -367,16 +442,16 @@ int lsock_step_address(lua_State *L, lsock_Op *op) {
   if (op->job) {
     int r = lsock_step_job(L, op);
     if (r < 0) return r;
-    lsock_sethost(&op->addr, op->job->list->ai_addr);
-    finish_job(L, op);
+    lsock_sethost(&op->addr, lsock_job_list(L, op)->ai_addr);
+    lsock_finish_job(L, op);
   }
   if (op->addr.len > 0) return 0;
   op->err = ENODEV;
   return LSOCK_FAIL;
 }
 
-const struct addrinfo *lsock_job_list(const lsock_Job *job) {
-  return job->list;
+const struct addrinfo *lsock_job_list(lua_State *L, const lsock_Op *op) {
+  return check_job(L, op)->list;
 }
 
 /* ---------------------------------------------------------------- arguments */
@@ -436,37 +511,45 @@ static int info_index(lua_State *L) {
   return 0;
 }
 
-static void push_info(lua_State *L, const struct addrinfo *ai) {
+static void push_info(lua_State *L, const struct addrinfo *ai, const char *canonname) {
+  struct addrinfo i = *ai; /* which may be gone after the first allocation */
   lsock_Addr a;
   a.len = ai->ai_addrlen <= sizeof a.u ? ai->ai_addrlen : (socklen_t)sizeof a.u;
   memcpy(&a.u, ai->ai_addr, a.len);
+  lua_pushstring(L, ai->ai_canonname ? ai->ai_canonname : canonname);
   lua_createtable(L, 5, 0);
-  lua_pushinteger(L, ai->ai_family);
-  lua_rawseti(L, -2, 1);
-  lua_pushinteger(L, ai->ai_socktype);
-  lua_rawseti(L, -2, 2);
-  lua_pushinteger(L, ai->ai_protocol);
-  lua_rawseti(L, -2, 3);
-  lua_pushstring(L, ai->ai_canonname ? ai->ai_canonname : "");
+  lua_rotate(L, -2, 1);
   lua_rawseti(L, -2, 4);
-  lsock_pushaddr(L, ai->ai_protocol, &a);
+  lua_pushinteger(L, i.ai_family);
+  lua_rawseti(L, -2, 1);
+  lua_pushinteger(L, i.ai_socktype);
+  lua_rawseti(L, -2, 2);
+  lua_pushinteger(L, i.ai_protocol);
+  lua_rawseti(L, -2, 3);
+  lsock_pushaddr(L, i.ai_protocol, &a);
   lua_rawseti(L, -2, 5);
   lsock_pushtable(L, LSOCK_UV_INFO);
   lua_setmetatable(L, -2);
 }
 
 static int step_getaddrinfo(lua_State *L, lsock_Op *op) {
-  const struct addrinfo *ai;
+  const struct addrinfo *ai, *next;
+  const char *canonname = "";
   lua_Integer i = 0;
   int r = lsock_step_job(L, op);
   if (r < 0) return r;
   luaL_checkstack(L, 8, NULL);
   lua_newtable(L);
-  for (ai = op->job->list; ai; ai = ai->ai_next) {
-    push_info(L, ai);
+  ai = lsock_job_list(L, op);
+  if (op->job->hints.ai_flags & AI_CANONNAME) canonname = op->job->host; /* of a localhost */
+  for (; ai; ai = next) {
+    next = ai->ai_next;
+    push_info(L, ai, canonname);
     lua_rawseti(L, -2, ++i);
+    check_job(L, op);
+    canonname = "";
   }
-  finish_job(L, op);
+  lsock_finish_job(L, op);
   return 1;
 }
 
@@ -538,55 +621,60 @@ static void host_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step ste
   op->address = push_subject(L, 1, 0);
 }
 
+/* {name, 0} is an address, with Python's special hosts. 1, and pushes the name, if that is one to be looked up. */
+static int host_address(lua_State *L, lsock_Op *op) {
+  int name;
+  lua_pushinteger(L, 0);
+  lua_rawseti(L, op->address, 2);
+  name = lsock_getaddr(L, op->address, AF_INET, 0, &op->addr);
+  lua_pushnil(L);
+  lua_rawseti(L, op->address, 2);
+  return name;
+}
+
 /* socket.gethostbyname(name) -> dotted IPv4 address. Raises gaierror */
 static int mod_gethostbyname(lua_State *L) {
   lsock_Op op;
-  const char *host;
-  char text[INET_ADDRSTRLEN];
   host_op(L, &op, "gethostbyname", step_hostbyname);
-  lua_pushinteger(L, 0);
-  lua_rawseti(L, op.address, 2); /* {name, 0} is an address, with Python's special hosts */
-  host = lsock_getaddr(L, op.address, AF_INET, 0, &op.addr);
-  lua_pushnil(L);
-  lua_rawseti(L, op.address, 2);
-  if (host) {
-    lsock_lookup(L, &op, host);
-    return lsock_run(L, &op);
-  }
-  lua_pushstring(L, inet_ntop(AF_INET, &op.addr.u.in.sin_addr, text, sizeof text));
-  return 1;
+  if (!host_address(L, &op)) return step_hostbyname(L, &op);
+  lsock_lookup(L, &op);
+  return lsock_run(L, &op);
 }
 
 /* name, list of aliases, list of addresses */
-static int push_hostent(lua_State *L, const struct hostent *h) {
+static int step_hostent(lua_State *L, lsock_Op *op) {
   char text[INET6_ADDRSTRLEN];
-  int i;
+  const struct hostent *h;
+  int i, r = lsock_step_job(L, op);
+  if (r < 0) return r;
+  h = &check_job(L, op)->ent.ent;
   lua_pushstring(L, h->h_name);
   lua_newtable(L);
-  for (i = 0; h->h_aliases && h->h_aliases[i]; i++) {
+  for (i = 0; check_job(L, op) && h->h_aliases && h->h_aliases[i]; i++) {
     lua_pushstring(L, h->h_aliases[i]);
     lua_rawseti(L, -2, i + 1);
   }
   lua_newtable(L);
-  for (i = 0; h->h_addr_list && h->h_addr_list[i]; i++) {
+  for (i = 0; check_job(L, op) && h->h_addr_list && h->h_addr_list[i]; i++) {
     lua_pushstring(L, inet_ntop(h->h_addrtype, h->h_addr_list[i], text, sizeof text));
     lua_rawseti(L, -2, i + 1);
   }
+  lsock_finish_job(L, op);
   return 3;
-}
-
-static int step_hostent(lua_State *L, lsock_Op *op) {
-  int n, r = lsock_step_job(L, op);
-  if (r < 0) return r;
-  n = push_hostent(L, &op->job->ent.ent);
-  finish_job(L, op);
-  return n;
 }
 
 /* socket.gethostbyname_ex(name) -> name, aliases, IPv4 addresses. Raises herror */
 static int mod_gethostbyname_ex(lua_State *L) {
   lsock_Op op;
   host_op(L, &op, "gethostbyname_ex", step_hostent);
+  if (!host_address(L, &op)) {
+    lua_pushvalue(L, 1);
+    lua_newtable(L);
+    lua_createtable(L, 1, 0);
+    step_hostbyname(L, &op);
+    lua_rawseti(L, -2, 1);
+    return 3;
+  }
   new_job(L, &op, HOST_BY_NAME, lua_tostring(L, 1), NULL);
   return lsock_run(L, &op);
 }
@@ -609,12 +697,12 @@ static int step_getfqdn(lua_State *L, lsock_Op *op) {
     return 1;
   }
   if (r < 0) return r;
-  h = &op->job->ent.ent;
+  h = &check_job(L, op)->ent.ent;
   found = strchr(h->h_name, '.') ? h->h_name : NULL;
   for (i = 0; !found && h->h_aliases && h->h_aliases[i]; i++)
     if (strchr(h->h_aliases[i], '.')) found = h->h_aliases[i];
   lua_pushstring(L, found ? found : h->h_name);
-  finish_job(L, op);
+  lsock_finish_job(L, op);
   return 1;
 }
 
@@ -637,9 +725,9 @@ static int mod_getfqdn(lua_State *L) {
 static int step_getnameinfo(lua_State *L, lsock_Op *op) {
   int r = lsock_step_job(L, op);
   if (r < 0) return r;
-  lua_pushstring(L, op->job->name);
-  lua_pushstring(L, op->job->service);
-  finish_job(L, op);
+  lua_pushstring(L, check_job(L, op)->name);
+  lua_pushstring(L, check_job(L, op)->service);
+  lsock_finish_job(L, op);
   return 2;
 }
 

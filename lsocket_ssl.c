@@ -262,7 +262,11 @@ static int server_connected(lua_State *L, int status, lua_KContext ctx) {
   lua_pushvalue(L, 3);
   lua_pushvalue(L, 4);
   lua_newtable(L);
-  if (lua_rawgeti(L, 1, 1) == LUA_TSTRING && lua_rawlen(L, -1) > 0)
+  if (lua_rawgeti(L, 1, 1) == LUA_TNIL) {
+    lua_pop(L, 1);
+    lua_getfield(L, 1, "host");
+  }
+  if (lua_type(L, -1) == LUA_TSTRING && !lsock_tls_badhost(lua_tostring(L, -1))) /* one with a zone is no name */
     lua_setfield(L, -2, "server_hostname");
   else
     lua_pop(L, 1);

@@ -6,7 +6,7 @@ local reactor = socket.reactor or error "socket.loop: `require 'socket'` finds a
 
 local park, running = reactor.park, reactor.running
 
-local function raise_timeout(op) error(reactor.timeout(op), 0) end
+local function raise_timeout(op, thrown) error(reactor.timeout(op, thrown), 0) end
 
 local M = {cancelled = reactor.cancelled, resume = reactor.resume, wait = reactor.wait}
 
@@ -74,7 +74,7 @@ local function stand_in(list, note, seconds)
   local at = list.last + 1
   list[at] = note
   list.last, note.at = at, at
-  return park(seconds)
+  return park(seconds, note)
 end
 
 local function wait_in(list, seconds, what)
@@ -478,7 +478,7 @@ local function timed(task, state, ok, ...)
   if state.thrown then task.loop.reactor:retract(task.co, state.thrown) end
   if ok then return ... end
   local e = ...
-  if state.thrown and rawequal(e, state.thrown) then raise_timeout "loop.timeout" end
+  if state.thrown and rawequal(e, state.thrown) then raise_timeout("loop.timeout", e) end
   if task.traceback then task.cause = {error = e, traceback = task.traceback} end
   error(e, 0)
 end

@@ -227,6 +227,24 @@ describe("an IPv6 address", function()
     refused("table expected, got string", packaddr, INET6, "::1")
   end)
 
+  it("shows its zone, by the interface's name or else its number (RFC 4007)", function()
+    local lo = socket.if_nametoindex "lo"
+    local host = socket.inet_pton(INET6, "fe80::1")
+    local a = unpackaddr(sockaddr_in6(host, 80, 0, lo))
+    assert.equal("[fe80::1%lo]:80", tostring(a))
+    assert.same({"fe80::1", 80, 0, lo}, {table.unpack(a)})
+    assert.equal("[fe80::1%4294967295]:80", tostring(unpackaddr(sockaddr_in6(host, 80, 0, 0xFFFFFFFF))))
+    assert.equal("[fe80::1]:80", tostring(unpackaddr(sockaddr_in6(host, 80))))
+    local s <close> = socket.try_socket(INET6, socket.SOCK_DGRAM)
+    if not s then pending "this machine has no IPv6" end
+    for _, address in ipairs {{"fe80::99", 9, 0, lo}, {host = "fe80::99", port = 9, scope_id = lo}} do
+      local _, e = s:try_bind(address)
+      assert.matches("bind [fe80::99%lo]:9: ", tostring(e), 1, true)
+    end
+    local _, e = s:try_bind {"fe80::99%lo", 9, 0, lo}
+    assert.matches("bind [fe80::99%lo]:9: ", tostring(e), 1, true) -- once is enough
+  end)
+
   it("comes back with its scope from a socket", function()
     if not has_ipv6() then pending "this machine has no IPv6" end
     local s <close> = socket.socket(INET6)
@@ -241,10 +259,20 @@ describe("an IPv6 address", function()
   end)
 end)
 
+describe("localhost", function()
+  it("is this machine however it is written, and so is every name in it (RFC 6761)", function()
+    for _, host in ipairs {"localhost", "localhost.", "LOCALHOST", "LocalHost.", "www.localhost", "a.b.LOCALHOST."} do
+      assert.equal(sockaddr_in(LOOPBACK, 1), packaddr(INET, {host, 1}))
+      assert.equal(sockaddr_in6(LOOPBACK6, 1), packaddr(INET6, {host, 1}))
+    end
+  end)
+end)
+
 describe("a host that does not look like one", function()
   it("is a name, to be looked up; where that cannot be, it is refused", function()
     for _, host in ipairs {"example.com", "1.2.3.4.5", "256.1.1.1", "1.2.3.4 ", " 1.2.3.4", "1.2.3.4x", "::1", "-1",
-      "0x", "%", "1%lo", "127.0.0.1:80", "<broadcast", "LOCALHOST.", "\255\254"} do
+      "0x", "%", "1%lo", "127.0.0.1:80", "<broadcast", "localhost..", "localhos", "alocalhost",
+      "localhost.x", "\255\254"} do
       refused(("host must be numeric here, got '%s'"):format(host), packaddr, INET, {host, 1})
     end
   end)

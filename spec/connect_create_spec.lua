@@ -14,6 +14,7 @@ local inet, listener, nobody, stuck = listeners.inet, listeners.listener, listen
 local net = netns.new {
   setup = [[
     for i in 1 2 3; do ip addr add fd00::$i/128 dev lo nodad; done
+    for i in 1 2; do ip addr add fe80::$i/64 dev lo nodad; done
   ]],
   zone = {
     ["both.test"] = {AAAA = {"::1"}, A = {"127.0.0.1"}},
@@ -23,6 +24,8 @@ local net = netns.new {
     ["far.test"] = {AAAA = {"fd99::1"}, A = {"10.99.99.99", "127.0.0.1"}},
     ["one.test"] = {A = {"127.0.0.1"}},
     ["silent.test"] = {silent = true},
+    ["link.test"] = {AAAA = {"fe80::1"}},
+    ["links.test"] = {AAAA = {"fe80::1"}, A = {"127.0.0.1"}},
   },
 }
 
@@ -182,7 +185,12 @@ describe("connecting:", function()
         {"#1 .*host contains a zero byte", {"a\0b", 80}},
         {"#1 .*host is longer than", {("x"):rep(5000), 80}},
         {"#1 .*port must be an integer, got nil", {"127.0.0.1"}},
-        {"#1 .*port must be an integer, got string", {"127.0.0.1", "http"}},
+        {"#1 .*port must be an integer, got string", {"127.0.0.1", "80.5"}},
+        {"#1 .*port must be an integer, got boolean", {"127.0.0.1", true}},
+        {"#1 .*port contains a zero byte", {"127.0.0.1", "http\0"}},
+        {"#1 .*port is longer than", {"127.0.0.1", ("x"):rep(1000)}},
+        {"#1 .*flowinfo must be 0%-1048575", {"::1", 80, 1 << 20}},
+        {"#1 .*scope_id must be an integer", {host = "::1", port = 80, scope_id = "lo"}},
         {"#1 .*port must be 0%-65535", {"127.0.0.1", 65536}},
         {"#2 .*number expected, got string", good, "soon"},
         {"#2 .*timeout must not be negative", good, -1},
@@ -191,7 +199,9 @@ describe("connecting:", function()
         {"#3 .*unknown option 'source'", good, 1, {source = good}},
         {"#3 .*unknown option '1'", good, 1, {good}},
         {"#3 .*source_address must be a table", good, 1, {source_address = "127.0.0.1"}},
-        {"#3 .*host must be a string, got nil", good, 1, {source_address = {}}},
+        {"#3 .*host must be a string, got nil", good, 1, {source_address = {nil, 0}}},
+        {"#3 .*host must be a string, got number", good, 1, {source_address = {1, 0}}},
+        {"#3 .*scope_id must be an integer", good, 1, {source_address = {"::1", 0, 0, "lo"}}},
         {"#3 .*host contains a zero byte", good, 1, {source_address = {"\0", 0}}},
         {"#3 .*port must be an integer, got nil", good, 1, {source_address = {"127.0.0.1"}}},
         {"#3 .*port must be 0%-65535", good, 1, {source_address = {"127.0.0.1", 70000}}},
@@ -204,6 +214,189 @@ describe("connecting:", function()
         end
       end
       assert.equal(fds, proc.descriptors())
+    end)
+  end)
+
+  describe("create_connection to an address with a scope", function()
+    it_in_net("keeps it, as every function that takes an address does", function()
+      local lo = socket.if_nametoindex "lo"
+      local server <close> = socket.create_server({"fe80::1", 0, 0, lo}, {family = socket.AF_INET6})
+      local address = server:getsockname()
+      assert.equal(lo, address.scope_id)
+      for _, form in ipairs {
+        address,
+        {host = "fe80::1", port = address.port, scope_id = lo},
+        {"fe80::1%lo", address.port},
+        {"fe80::1%lo", address.port, 0, 77}, -- that in the host counts
+      } do
+        local s <close> = socket.create_connection(form, 5)
+        assert.equal(address, s:getpeername())
+      end
+      local s <close> = socket.create_connection(address, 5, {source_address = {"fe80::2", 0, 0, lo}})
+      assert.same({"fe80::2", lo}, {s:getsockname().host, s:getsockname().scope_id})
+      assert.equal("fe80::1%lo", (socket.getnameinfo(address, socket.NI_NUMERICHOST)))
+    end)
+
+    it_in_net("gives it to what a name means, and the flowinfo too", function()
+      local lo = socket.if_nametoindex "lo"
+      local server <close> = socket.create_server({"fe80::1", 0, 0, lo}, {family = socket.AF_INET6})
+      local port = server:getsockname().port
+      for _, name in ipairs {"link.test", "links.test"} do -- one address, and two
+        local s <close> = socket.create_connection({name, port, 0x12345, lo}, 5)
+        assert.same({"fe80::1", lo}, {s:getpeername().host, s:getpeername().scope_id})
+        local _, e = socket.try_create_connection({name, 1, 0x12345, lo}, 5)
+        local six = e.errors[1].address.flowinfo and e.errors[1] or e.errors[2]
+        assert.equal("[fe80::1%lo]:1", tostring(six.address))
+        assert.equal(0x12345, six.address.flowinfo)
+      end
+    end)
+  end)
+
+  describe("create_connection to a port of its own", function()
+    it_in_net("does not connect to itself", function()
+      local function range(text)
+        local f <close> = assert(io.open("/proc/sys/net/ipv4/ip_local_port_range", text and "w" or "r"))
+        return text and f:write(text) or f:read "a"
+      end
+      local former = range()
+      local _ <close> = setmetatable({}, {__close = function() range(former) end})
+      range "40000 40000"
+      local fds = proc.settled_descriptors()
+      for _, host in ipairs {"127.0.0.1", "::1", "both.test"} do
+        for _, timeout in ipairs {false, 5} do
+          local e = fails(socket.error, "ECONNREFUSED", socket.create_connection, {host, 40000}, timeout or nil)
+          assert.equal(host == "both.test" and 2 or 1, #e.errors)
+          assert.equal("ECONNREFUSED", e.errors[1].code)
+          assert.equal(fds, proc.descriptors())
+        end
+      end
+      local results = tasks.run {function() return socket.try_create_connection({"both.test", 40000}, 5) end}
+      assert.equal("ECONNREFUSED", results[1][3].code)
+    end)
+
+    it_in_net("does if that is what it is told to do", function()
+      local here = {"127.0.0.1", 40001}
+      local s <close> = socket.create_connection(here, 5, {source_address = here})
+      assert.equal(s:getsockname(), s:getpeername())
+      s:sendall "echo"
+      assert.equal("echo", s:recv(10))
+    end)
+  end)
+
+  it_in_net("create_connection takes the name of a service for its port", function()
+    if not socket.try_getservbyname "http" then return end
+    local server <close> = listener("127.0.0.1", socket.getservbyname "http")
+    local s <close> = socket.create_connection({"127.0.0.1", "http"}, 5)
+    assert.equal(server:getsockname(), s:getpeername())
+    local e = fails(socket.gaierror, "EAI_SERVICE", socket.create_connection, {"127.0.0.1", "no-such-service"}, 5)
+    assert.equal("no-such-service", e.address[2])
+  end)
+
+  -- Whatever ends a call, its sockets are closed with it; nobody has to wait for the collector.
+  describe("a create_connection or create_server that is given up", function()
+    local loop = require "socket.loop"
+
+    -- Both ways to connect, and a server whose name nobody knows.
+    local function calls()
+      local port = stuck "::1".port
+      stuck("127.0.0.1", port)
+      return {
+        function() socket.create_connection {"127.0.0.1", port} end,
+        function() socket.create_connection {"both.test", port} end,
+        function() socket.create_connection {"silent.test", port} end,
+        function() socket.create_server {"silent.test", 0} end,
+      }
+    end
+
+    -- Descriptors of this process that are sockets of TCP or of lookups; the resolver's own are UDP.
+    local function open()
+      local n = 0
+      for fd = 0, 200 do
+        local ok, s = pcall(socket.fromfd, fd, -1, -1)
+        if ok then
+          local type = s:try_getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+          if type == socket.SOCK_STREAM then n = n + 1 end
+          s:close()
+        end
+      end
+      return n
+    end
+
+    it_in_net("closes its sockets when loop.timeout or cancel ends it", function()
+      for i, f in ipairs(calls()) do
+        collectgarbage()
+        collectgarbage()
+        collectgarbage "stop"
+        local before = open()
+        loop.run(function()
+          local ok, e = pcall(loop.timeout, 0.05, f)
+          assert.is_false(ok)
+          assert.equal(socket.timeout, e.class)
+          assert.equal(before, open(), "timeout " .. i)
+          local task = loop.spawn(f)
+          socket.sleep(0.05)
+          assert.is_true(open() > before)
+          task:cancel()
+          pcall(task.join, task)
+          assert.equal(before, open(), "cancel " .. i)
+        end)
+        collectgarbage "restart"
+      end
+    end)
+
+    it_in_net("tells the errors there were until then, if the error thrown into it can carry them", function()
+      local port = stuck("127.0.0.1").port          -- nobody at ::1
+      local _, thrown = socket.try_socket(1000)
+      local waits = 0
+      local former = socket.setwaithook(function()
+        waits = waits + 1
+        if waits > 2 then error(thrown) end         -- the library waits for the lookup, and for the refusal
+      end)
+      local ok, e = coroutine.wrap(pcall)(socket.create_connection, {"both.test", port}, 5)
+      socket.setwaithook(former)
+      assert.is_false(ok)
+      assert.equal(thrown, e)
+      assert.equal("[::1]:" .. port, tostring(e.errors[1].address))
+      assert.equal("ECONNREFUSED", e.errors[1].code)
+      assert.equal("ECANCELED", e.errors[2].code)
+    end)
+
+    it_in_net("tells them when loop.timeout ends it", function()
+      local port = stuck("127.0.0.1").port          -- nobody at ::1
+      loop.run(function()
+        local ok, e = pcall(loop.timeout, 0.1, socket.create_connection, {"both.test", port})
+        assert.is_false(ok)
+        assert.equal(socket.timeout, e.class)
+        assert.equal(2, #e.errors)
+        assert.equal("[::1]:" .. port, tostring(e.errors[1].address))
+        assert.equal("ECONNREFUSED", e.errors[1].code)
+      end)
+    end)
+
+    it_in_net("closes its sockets when its coroutine is closed, or the wait hook raises an error", function()
+      for i, f in ipairs(calls()) do
+        for _, how in ipairs {"close", "error"} do
+          collectgarbage()
+          collectgarbage()
+          collectgarbage "stop"
+          local before, skip = open(), i == 2 and 1 or 0 -- both.test's lookup
+          local former = socket.setwaithook(function()
+            if skip > 0 then
+              skip = skip - 1
+              return nil
+            end
+            assert.is_true(open() > before)
+            if how == "error" then error "enough" end
+            return coroutine.yield()
+          end)
+          local co = coroutine.create(f)
+          assert.equal(how == "close", (coroutine.resume(co)))
+          socket.setwaithook(former)
+          coroutine.close(co)
+          assert.equal(before, open(), how .. i)
+          collectgarbage "restart"
+        end
+      end
     end)
   end)
 

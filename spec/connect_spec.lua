@@ -445,6 +445,45 @@ describe("connecting:", function()
     end)
   end)
 
+  describe("disconnect", function()
+    it("takes a datagram socket's peer away, and gives the socket back", function()
+      for _, host in ipairs {"127.0.0.1", "::1"} do
+        local peer <close> = socket.socket(inet(host), socket.SOCK_DGRAM):bind {host, 0}
+        local other <close> = socket.socket(inet(host), socket.SOCK_DGRAM)
+        local address = nobody(host)                -- the system takes a port back that it chose itself
+        local s <close> = socket.socket(inet(host), socket.SOCK_DGRAM):bind(address)
+        s:settimeout(5):connect(peer:getsockname())
+        other:sendto("lost", address)               -- only the peer may send
+        assert.equal(s, s:disconnect())
+        fails(socket.error, "ENOTCONN", s.getpeername, s)
+        fails(socket.error, "EDESTADDRREQ", s.send, s, "x")
+        assert.equal(address, s:getsockname())
+        other:sendto("heard", address)
+        assert.equal("heard", s:recv(10))
+        assert.equal(1, s:sendto("x", peer:getsockname()))
+        assert.equal(s, s:connect(peer:getsockname()):disconnect():disconnect())
+      end
+    end)
+
+    it("does so for Unix sockets too", function()
+      local peer <close> = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM):bind(abstract_name())
+      local s <close> = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM):connect(peer:getsockname())
+      fails(socket.error, "ENOTCONN", s:disconnect().send, s, "x")
+    end)
+
+    it("is not for streams, nor for closed sockets", function()
+      local server <close> = listener "127.0.0.1"
+      local s <close> = socket.socket():connect(server:getsockname())
+      local e = fails(socket.error, "EOPNOTSUPP", s.disconnect, s)
+      assert.equal("disconnect", e.op)
+      assert.equal(server:getsockname(), s:getpeername())
+      s:close()
+      local nothing, again = s:try_disconnect()
+      assert.is_nil(nothing)
+      assert.equal("EBADF", again.code)
+    end)
+  end)
+
   describe("bind", function()
     it("gives the socket an address of this machine, and gives the socket back", function()
       for _, host in ipairs {"127.0.0.1", "::1"} do

@@ -1,6 +1,7 @@
 -- lsocket_host.c: what lsocket.h offers a host program, used from one (spec/host/spechost.c).
 
 local host = require "spec.support.host"
+local support = require "spec.support"
 
 describe("a host program", function()
   before_each(function() host.needs(pending) end)
@@ -28,6 +29,12 @@ describe("a host program", function()
       assert(n:gettimeout() == 0 and select(2, n:try_recv(1)).code == "EAGAIN")
       print "ok"
     ]])
+  end)
+
+  it("with a Lua too old for the library is told so", function()
+    local text, status = support.output("exec " .. host.program "oldlua")
+    assert.equal("socket needs Lua 5.4.4 or later, and this is Lua 5.4.3\n", text)
+    assert.equal(0, status)
   end)
 
   it("knows sockets from other values", function()

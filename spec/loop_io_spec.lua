@@ -34,6 +34,49 @@ local function contexts()
   return ssl.create_default_context {cafile = certs.path "ca.pem"}, server
 end
 
+describe("an error thrown into a call that waits", function()
+  it("has the bytes that had been received", function()
+    run(function()
+      local a, b = keep(socket.socketpair())
+      a:send "12345"
+      local e = fails("ETIMEDOUT", loop.timeout, 0.02, b.recv, b, 10, socket.MSG_WAITALL)
+      assert.equal("12345", e.partial)
+      local task = loop.spawn(function() return b:recv(10, socket.MSG_WAITALL) end)
+      a:send "67890abcdef"
+      assert.equal("67890abcde", task:join())
+      task = loop.spawn(function() return b:recv(10, socket.MSG_WAITALL) end)
+      socket.sleep(0)
+      loop.sleep(0)
+      task:cancel()
+      assert.equal("f", select(2, pcall(task.join, task)).partial)
+    end)
+  end)
+
+  it("counts the bytes that had been sent", function()
+    run(function()
+      local a, b = keep(socket.socketpair())
+      local bytes = ("x"):rep(4000000)
+      for _, give_up in ipairs {
+        function() return select(2, pcall(loop.timeout, 0.02, a.sendall, a, bytes)) end,
+        function()
+          local task = loop.spawn(a.sendall, a, bytes)
+          socket.sleep(0.02)
+          task:cancel()
+          return select(2, pcall(task.join, task))
+        end,
+      } do
+        local e = give_up()
+        assert.is_true(socket.iserror(e), tostring(e))
+        local received = 0
+        while received < e.sent do received = received + #b:recv(65536) end
+        assert.is_true(e.sent > 0 and e.sent < #bytes)
+        assert.equal(e.sent, received)
+        assert.equal("EAGAIN", select(2, b:try_recv(1, socket.MSG_DONTWAIT)).code)
+      end
+    end)
+  end)
+end)
+
 local function small(a, b)
   a:setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 50000)
   b:setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 50000)

@@ -562,6 +562,19 @@ describe("a method", function()
     end
   end)
 
+  it("takes and gives integers of 64 bits where AF_VSOCK has them", function()
+    local s <close> = socket.AF_VSOCK and socket.try_socket(socket.AF_VSOCK)
+    if not s then pending "needs VM sockets" end
+    local SIZE, MAX = socket.SO_VM_SOCKETS_BUFFER_SIZE, socket.SO_VM_SOCKETS_BUFFER_MAX_SIZE
+    assert.equal(s, s:setsockopt(socket.AF_VSOCK, MAX, 1 << 33))
+    assert.equal(1 << 33, s:getsockopt(socket.AF_VSOCK, MAX))
+    s:setsockopt(socket.AF_VSOCK, SIZE, 70000)
+    assert.equal(70000, s:getsockopt(socket.AF_VSOCK, SIZE))
+    assert.equal(string.pack("=I8", 70000), s:getsockopt(socket.AF_VSOCK, SIZE, 8))
+    assert.is_true(s:getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) > 0) -- others have as many as ever
+    s:setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+  end)
+
   it("refuses a socket of another library, and a file with a socket's metatable", function()
     local s <close> = socket.socket()
     local f <close> = assert(io.open(h.root .. "/Makefile"))

@@ -130,6 +130,9 @@ describe("the policy of a host", function()
       refused(function() s:connect {"127.0.0.1", port} end)
       refused(function() s:sendto("x", {"127.0.0.1", port}) end)
       assert(s:getpeername().port == good)
+      local free = udp():connect {"127.0.0.1", good}:disconnect() -- its next peer is asked about as the first was
+      refused(function() free:connect {"127.0.0.1", port} end)
+      refused(function() free:sendto("x", {"127.0.0.1", port}) end)
       local addr = s:getpeername()
       addr.port = port
       refused(function() s:sendto("x", addr) end)

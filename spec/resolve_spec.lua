@@ -4,6 +4,8 @@
 
 require "spec.helper"
 local check = require "spec.support.check"
+local embedded = require "spec.support.host"
+local lfs = require "lfs"
 local netns = require "spec.support.netns"
 local proc = require "spec.support.proc"
 local socket = require "socket"
@@ -154,6 +156,11 @@ describe("names:", function()
         {"EAI_BADFLAGS", "127.0.0.1", 80, 0, 0, 0, 0x400000},
         {"EAI_SERVICE", "127.0.0.1", "no-such-service"},
         {"EAI_SERVICE", "127.0.0.1", "-1"},
+        {"EAI_SERVICE", "127.0.0.1", "65536"},      -- not port 0,
+        {"EAI_SERVICE", "127.0.0.1", "65616"},      -- nor port 80
+        {"EAI_SERVICE", "127.0.0.1", "-65456"},
+        {"EAI_SERVICE", "127.0.0.1", "4294967376"},
+        {"EAI_SERVICE", "127.0.0.1", "18446744073709551696"},
         {"EAI_ADDRFAMILY", "::1", 80, socket.AF_INET},
         {"EAI_ADDRFAMILY", "127.0.0.1", 80, socket.AF_INET6},
       } do
@@ -206,6 +213,32 @@ describe("names:", function()
           assert.matches(case[1]:gsub("socket%.getaddrinfo", "socket.-getaddrinfo"), message)
         end
       end
+    end)
+
+    it_in_net("gives this machine's addresses for localhost in any form, and asks nobody (RFC 6761)", function()
+      for _, host in ipairs {"localhost", "localhost.", "LOCALHOST", "LocalHost.", "www.localhost", "a.b.LocalHost."} do
+        local seen = {}
+        for i, info in ipairs(socket.getaddrinfo(host, 80, 0, socket.SOCK_STREAM)) do
+          seen[i] = tostring(info.sockaddr)
+        end
+        table.sort(seen)
+        assert.same({"127.0.0.1:80", "[::1]:80"}, seen)
+        assert.equal("127.0.0.1", socket.getaddrinfo(host, nil, socket.AF_INET)[1].sockaddr.host)
+        assert.equal("::1", socket.getaddrinfo(host, nil, socket.AF_INET6, 0, 0, socket.AI_PASSIVE)[1].sockaddr.host)
+        local info = socket.getaddrinfo(host, 80, {flags = socket.AI_CANONNAME})
+        assert.same({host, ""}, {info[1].canonname, info[2].canonname})
+        fails(socket.gaierror, "EAI_NONAME", socket.getaddrinfo, host, 80, {flags = socket.AI_NUMERICHOST})
+        assert.equal("127.0.0.1", socket.gethostbyname(host))
+        assert.same({host, {}, {"127.0.0.1"}}, {socket.gethostbyname_ex(host)})
+        local server <close> = socket.create_server {host, 0}
+        local s <close> = socket.create_connection({host, server:getsockname().port}, 5)
+        assert.equal(server:getsockname(), s:getpeername())
+      end
+      assert.same({}, asked())
+      for _, host in ipairs {"localhost.test", "alocalhost"} do
+        fails(socket.gaierror, "EAI_NONAME", socket.getaddrinfo, host, 80)
+      end
+      assert.is_true(#asked() > 0)
     end)
 
     it_in_net("asks for IPv4 and IPv6 addresses, and gives each of them once for a type", function()
@@ -307,6 +340,19 @@ describe("names:", function()
       assert.equal("127.0.0.1", name)
       assert.same({}, aliases)
       assert.same({"127.0.0.1"}, addresses)
+    end)
+
+    it_in_net("asks nobody about numbers, however they are written", function()
+      for host, address in pairs {
+        ["127.1"] = "127.0.0.1", ["0x7f000001"] = "127.0.0.1", ["0x41.0x42.0x43.0x44"] = "65.66.67.68",
+        ["0177.0.0.01"] = "127.0.0.1", [""] = "0.0.0.0",
+      } do
+        assert.same({host, {}, {address}}, {socket.gethostbyname_ex(host)})
+      end
+      for _, host in ipairs {"::1", "fe80::1%1234567", "::ffff:127.0.0.1"} do
+        fails(socket.herror, "HOST_NOT_FOUND", socket.gethostbyname_ex, host)
+      end
+      assert.same({}, asked())
     end)
 
     it("refuses what is no name", function()
@@ -493,6 +539,59 @@ describe("names:", function()
         assert.is_false(ok)
         assert.matches(case[1], message)
       end
+    end)
+  end)
+
+  describe("where the host program allows no names", function()
+    it("nobody is asked about anything", function()
+      embedded.needs(pending)
+      local script = net:script(function() end)     -- to know that the network is there
+      os.remove(script)
+      local file = os.tmpname()
+      local f = assert(io.open(file, "w"))
+      f:write [[
+        local function refused(f, ...)
+          local ok, e = pcall(f, ...)
+          if ok or e.code ~= "EACCES" then error(tostring(e), 2) end
+        end
+        local numbers = {"0xdeadbeef", "0x41.0x42.0x43.0x44", "127.1", "0177.1", "fe80::1%1234567", "::1", "localhost."}
+        for _, timeout in ipairs {false, 5, 0} do
+          socket.setdefaulttimeout(timeout or nil)
+          for _, host in ipairs(numbers) do
+            socket.try_getaddrinfo(host, 80)
+            socket.try_getaddrinfo(host, 80, {family = socket.AF_INET6, flags = socket.AI_CANONNAME})
+            socket.try_getaddrinfo(host, 80, {family = socket.AF_INET, flags = socket.AI_CANONNAME})
+            socket.try_gethostbyname(host)
+            socket.try_gethostbyname_ex(host)
+            refused(socket.gethostbyaddr, host)
+            if socket.getfqdn(host) ~= host then error(host) end
+            socket.try_create_connection({host, 1}, 0)
+            for _, family in ipairs {socket.AF_INET, socket.AF_INET6} do
+              local s <close> = socket.socket(family, socket.SOCK_DGRAM)
+              s:try_bind {host, 0}
+              s:try_connect {host, 1}
+              s:try_sendto("x", {host, 1})
+            end
+          end
+          local functions = {socket.getaddrinfo, socket.gethostbyname, socket.gethostbyname_ex, socket.gethostbyaddr}
+          for _, f in ipairs(functions) do
+            for _, host in ipairs {"www.test", "0xg", "256.1.1.1", "0x7f.0.0.1.", "127.0.0.1.", "localhost.test"} do
+              refused(f, host, 80)
+            end
+          end
+          refused(socket.create_connection, {"www.test", 1}, 0)
+          refused(socket.getnameinfo, {"10.1.1.1", 80})
+        end
+        print "ok"
+      ]]
+      f:close()
+      local questions = net.folder .. "/questions"
+      local before = lfs.attributes(questions, "size")
+      local ok, text = net:run(("%s -l 0,0,1 %s"):format(embedded.program "spechost", file))
+      os.remove(file)
+      assert.is_true(ok, text)
+      assert.equal("ok\n", text)
+      assert.equal(before, lfs.attributes(questions, "size"))
     end)
   end)
 

@@ -176,6 +176,65 @@ describe("names:", function()
     end, "prlimit --nofile=32")
   end)
 
+  describe("lookups that nobody waits for any more, or that nobody answers,", function()
+    -- Begins n lookups that nobody answers, and gives them up.
+    local function abandon(n)
+      for _ = 1, n do
+        local co, waits = tasks.begin(function() socket.gethostbyname "silent.test" end)
+        assert.is_true(waits)
+        coroutine.close(co)
+      end
+    end
+
+    it_in_net("do not hold up others", function()
+      local fds = proc.settled_descriptors()
+      socket.setdefaulttimeout(5)
+      for _ = 1, 3 do
+        abandon(16)
+        local t = took(function() assert.equal("127.0.0.1", socket.gethostbyname "www.test") end)
+        assert.is_true(t < 1, t)
+      end
+      local list = {}
+      for i = 1, 30 do list[i] = function() return socket.gethostbyname "slow.test" end end
+      local t = took(function()
+        for _, r in ipairs(tasks.run(list)) do assert.same({true, "127.0.0.1"}, {r[1], r[2]}) end
+      end)
+      assert.is_true(t < 3, t)
+      assert.is_true(proc.descriptors() <= fds + 3 * 16)
+    end)
+
+    it_in_net("do not hold up names that files have", function()
+      local waiting = {}
+      for i = 1, 20 do waiting[i] = tasks.begin(function() socket.gethostbyname "silent.test" end) end
+      local t = took(function()
+        local results = tasks.run {
+          function() return socket.gethostbyname "lucky" end,
+          function() return socket.gethostbyname "seven" end,
+          function() return socket.gethostbyname "localhost." end,
+        }
+        for i, r in ipairs(results) do
+          assert.same({true, i == 3 and "127.0.0.1" or "10.0.0.7"}, {r[1], r[2]})
+        end
+      end)
+      assert.is_true(t < 3, t)
+      for _, co in ipairs(waiting) do coroutine.close(co) end
+    end)
+
+    it_in_net("are bounded in their threads, 128 for a Lua state, however many they are", function()
+      local fds = proc.settled_descriptors()
+      local most = 0
+      for _ = 1, 30 do
+        abandon(100)
+        most = math.max(most, proc.threads())
+      end
+      -- and this one, and a few that have given up their place and are about to end
+      assert.is_true(most > 17 and most <= 129 + 8, most)
+      assert.is_true(proc.descriptors() <= fds + 128) -- each the resolver's own
+      assert.equal("127.0.0.1", socket.gethostbyname "127.1")
+      assert.equal("127.0.0.1", socket.gethostbyname "localhost")
+    end)
+  end)
+
   describe("under a wait hook", function()
     it_in_net("other coroutines go on while a name is looked up", function()
       local ticks, done = 0, false

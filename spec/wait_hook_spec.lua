@@ -217,6 +217,29 @@ describe("the wait hook", function()
       noting(function() b:send "x" return true end)
       assert.equal("x", in_coroutine(a.recv, a, 1))
     end)
+
+    it("with an error object of the library's: it says how far the call had come", function()
+      local a, b = keep(socket.socketpair())
+      local cancelled = fails("EAGAIN", b.recv, b, 1, socket.MSG_DONTWAIT)
+      noting(function() error(cancelled) end)
+      local bytes = ("x"):rep(4000000)
+      local ok, e = pcall(in_coroutine, a.sendall, a, bytes)
+      assert.same({false, cancelled}, {ok, e})
+      assert.is_true(e.sent > 0 and e.sent < #bytes)
+      b:settimeout(0)
+      local received = 0
+      for data in function() return (b:try_recv(65536)) end do received = received + #data end
+      assert.equal(e.sent, received)
+    end)
+
+    it("with an error: bytes received so far are in it", function()
+      local a, b = keep(socket.socketpair())
+      local cancelled = fails("EAGAIN", b.recv, b, 1, socket.MSG_DONTWAIT)
+      a:send "12345"
+      noting(function() error(cancelled) end)
+      assert.equal(cancelled, select(2, pcall(in_coroutine, b.recv, b, 10, socket.MSG_WAITALL)))
+      assert.equal("12345", cancelled.partial)
+    end)
   end)
 
   describe("and connect:", function()
