@@ -211,11 +211,44 @@ static int wait_beside(lua_State *L, lsock_Op *op, const lsock_Tls *t, int out) 
   return out;
 }
 
+/*
+** The buffer of lsock_room is the core's for everybody, and a callback or a wake function may receive, which replaces it. So
+** it is taken out of the core while those may run; what their own receives needed instead goes.
+*/
+typedef struct Borrowed {
+  char *p;
+  size_t size;
+} Borrowed;
+
+static Borrowed borrow(lsock_Core *core, const char *buf) {
+  Borrowed b = {NULL, 0};
+  if (buf != core->scratch) return b;
+  b.p = core->scratch;
+  b.size = core->scratch_size;
+  core->scratch = NULL;
+  core->scratch_size = 0;
+  return b;
+}
+
+static void give_back(lua_State *L, lsock_Core *core, Borrowed b) {
+  if (!b.p) return;
+  if (core->scratch) {
+    void *ud;
+    lua_Alloc f = lua_getallocf(L, &ud);
+    f(ud, core->scratch, core->scratch_size, 0);
+  }
+  core->scratch = b.p;
+  core->scratch_size = b.size;
+}
+
 /* An attempt has made the handshake, or found out that the connection is over: who waits besides may not hear of it. */
 static void spread(lua_State *L, const lsock_Op *op) {
   int top = lua_gettop(L);
+  Borrowed b;
   luaL_checkstack(L, 8, "wake");
+  b = borrow(op->core, op->core->scratch); /* with what was received */
   (void)lsock_wake(L, op->self, op->s);
+  give_back(L, op->core, b);
   lua_settop(L, top);
 }
 
@@ -240,6 +273,7 @@ ssize_t lsock_tls_end(lua_State *L, lsock_Op *op, lsock_Tls *t, ssize_t done, in
   }
   if (op->s && (agreed != t->agreed || t->broken)) spread(L, op);
   if (done > 0) return done;
+  if (!t->ssl) return gone(op, ECANCELED, "socket was closed while waiting"); /* by the wake function */
   if (op->s && (out == LSOCK_READ || out == LSOCK_WRITE)) return wait_beside(L, op, t, out);
   return out == LSOCK_FAIL && t->broken ? tell_broken(L, op, t) : out;
 }
@@ -302,36 +336,6 @@ static void look_ahead(lsock_Op *op, lsock_Tls *t) {
   for (idle = 0; idle < IDLE_RECORDS && (t->has_ahead || t->received.p); idle++)
     if (t->doomed || SSL_pending(t->ssl) > 0 || SSL_peek_ex(t->ssl, &byte, 1, &got) || !was_idle(t, outcome(op, t, 0)))
       break;
-}
-
-/*
-** The buffer of lsock_room is the core's for everybody, and a callback of OpenSSL's may receive, which replaces it. So it is
-** taken out of the core while OpenSSL has it; what a callback's own receives needed instead goes.
-*/
-typedef struct Borrowed {
-  char *p;
-  size_t size;
-} Borrowed;
-
-static Borrowed borrow(lsock_Core *core, const char *buf) {
-  Borrowed b = {NULL, 0};
-  if (buf != core->scratch) return b;
-  b.p = core->scratch;
-  b.size = core->scratch_size;
-  core->scratch = NULL;
-  core->scratch_size = 0;
-  return b;
-}
-
-static void give_back(lua_State *L, lsock_Core *core, Borrowed b) {
-  if (!b.p) return;
-  if (core->scratch) {
-    void *ud;
-    lua_Alloc f = lua_getallocf(L, &ud);
-    f(ud, core->scratch, core->scratch_size, 0);
-  }
-  core->scratch = b.p;
-  core->scratch_size = b.size;
 }
 
 ssize_t lsock_tls_read(lua_State *L, lsock_Op *op, lsock_Tls *t, char *buf, size_t n, int peek) {

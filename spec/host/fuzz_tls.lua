@@ -441,7 +441,7 @@ local function in_hook(ends, steps)
   socket.setwaithook(function(_, _, seconds)
     coroutine.yield(seconds)
     return not chance(50) or calm
-  end)
+  end, function(s) meddle("wake", s) end)
   while #alive > 0 and idle < 60 do
     local moved = false
     for _, step in ipairs(steps) do moved = step() or moved end
@@ -543,6 +543,9 @@ local function over_sockets(client, server, plain_end)
     end
   end
   local ends = {work(c, true), work(s, false)}
+  if not calm and way ~= in_turns and chance(2) then -- several at once
+    for _ = 1, random(3) do ends[#ends + 1] = work(one {c, s}, false) end
+  end
   local steps = {direction(of_socket(a2, b2)), direction(of_socket(b2, a2))}
   local ok, e = pcall(way, ends, steps)
   for _, x in ipairs {a2, b2} do x:close() end

@@ -99,6 +99,55 @@ describe("a receive whose handshake's callback receives itself", function()
   end)
 end)
 
+describe("the wake function that learns of a handshake", function()
+  -- Two coroutines receive from a server's socket; the second makes the handshake and wakes the first. `data` comes with
+  -- the client's last bytes; returns what the second received.
+  local TWO = [[
+    local function second_of_two(data, wake)
+      socket.setwaithook(function() return coroutine.yield() end, wake)
+      local c, s = pair()
+      c:settimeout(0)
+      local first = coroutine.create(function() return s:try_recv(100) end)
+      local second = coroutine.create(function() return s:try_recv(100) end)
+      coroutine.resume(first)
+      coroutine.resume(second)
+      for _ = 1, 4 do
+        if c:try_do_handshake() then
+          if data then c:sendall(data) end
+          break
+        end
+        coroutine.resume(second, true)
+      end
+      return s, select(2, coroutine.resume(second, true))
+    end
+  ]]
+
+  it("can receive, and what has been received meanwhile is still right", function()
+    holds(TWO .. [[
+      local x, y = socket.socketpair()
+      y:sendall "y"
+      local others, woken = {}, false
+      server = serving(true)
+      local s, got = second_of_two(("A"):rep(100), function()
+        woken = true
+        x:recv(200000)
+        for i = 1, 200 do others[i] = ("z"):rep(3000 + 10 * i) end
+      end)
+      assert(woken and got == ("A"):rep(100), got)]])
+  end)
+
+  it("can close the socket", function()
+    holds(TWO .. [[
+      server = serving(true)
+      local woken = false
+      local s, none, e = second_of_two(nil, function(sock)
+        woken = true
+        sock:close()
+      end)
+      assert(woken and none == nil)]])
+  end)
+end)
+
 describe("what is asked of a connection that a finalizer ends meanwhile", function()
   for _, getter in ipairs {"getpeercert", "get_verified_chain", "get_unverified_chain", "shared_ciphers", "cipher",
     "get_channel_binding", "group", "selected_alpn_protocol", "version"} do
