@@ -30,9 +30,9 @@ extern inline int lsock_step_policy(lua_State *L, lsock_Op *op, const char *what
 
 /* ---------------------------------------------------------------- objects */
 
-lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, int uservalues) {
-  lsock_Sock *s = lua_newuserdatauv(L, sizeof *s, uservalues);
-  memset(s, 0, sizeof *s);
+lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, size_t size, int uservalues) {
+  lsock_Sock *s = lua_newuserdatauv(L, size, uservalues);
+  memset(s, 0, size);
   s->fd = LSOCK_NOFD;
   s->timeout = core->default_timeout;
   s->seal = LSOCK_SEAL(core, s, LSOCK_KIND_SOCK);
@@ -42,7 +42,7 @@ lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, int uservalues) {
 }
 
 lsock_Sock *lsock_newsock(lua_State *L, lsock_Core *core) {
-  return lsock_newsockuv(L, core, 0);
+  return lsock_newsockuv(L, core, sizeof(lsock_Sock), 0);
 }
 
 /* The set is bits, one a descriptor. Without memory for a higher one that is not in it. */
@@ -94,7 +94,7 @@ void lsock_open(lua_State *L, lsock_Sock *s, lsock_fd fd, int family, int type, 
 
 lsock_Sock *lsock_tosock(lua_State *L, int arg, const lsock_Core *core) {
   lsock_Sock *s = lua_touserdata(L, arg);
-  return s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s, LSOCK_KIND_SOCK) ? s : NULL;
+  return s && lua_rawlen(L, arg) >= sizeof *s && s->seal == LSOCK_SEAL(core, s, LSOCK_KIND_SOCK) ? s : NULL;
 }
 
 void lsock_nosock(lua_State *L, int arg) {
@@ -110,7 +110,7 @@ int lsock_reclaim(lua_State *L) {
 /* Takes the descriptor from the object, whose waiting coroutine the wake function is told of. */
 static lsock_fd take(lua_State *L, lsock_Sock *s, int stays_open) {
   lsock_fd fd = s->fd;
-  if (s->watch) lsock_reactor_leave(lsock_core(L), s, stays_open || s->shared);
+  if (s->watch) lsock_reactor_leave(L, s, stays_open || s->shared);
   if (s->counted) lsock_core(L)->sockets--;
   s->counted = 0;
   lsock_release(lsock_core(L), fd);
@@ -121,7 +121,7 @@ static lsock_fd take(lua_State *L, lsock_Sock *s, int stays_open) {
 }
 
 int lsock_wake(lua_State *L, int arg, const lsock_Sock *s) {
-  if (s->watch) lsock_reactor_wake(lsock_core(L), s);
+  if (s->watch) lsock_reactor_wake(L, s);
   if (!s->waiting) return LUA_OK;
   arg = lua_absindex(L, arg);
   lsock_pushcore(L, LSOCK_UV_WAKE);
@@ -363,6 +363,7 @@ static int give_accepted(lua_State *L, lsock_Op *op) {
   }
   lua_pushvalue(L, op->slot);
   lsock_pushaddr(L, op->s->proto, &op->addr);
+  if (op->s->tr) LSOCK_SPARE((lsock_Sock *)lua_touserdata(L, op->slot));
   return 2;
 }
 

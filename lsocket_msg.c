@@ -68,31 +68,35 @@ static int holds_descriptors(const struct cmsghdr *c) {
   return c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS;
 }
 
-/*
-** Of an item that holds any: where Lua cannot call the control buffer's __gc, they are closed at the end of the state. To
-** let go of them is to forget their numbers too.
-*/
-enum { HOLD, RELEASE, CLOSE };
-static void descriptors(lua_State *L, struct cmsghdr *c, int what) {
+/* The descriptors of an item that are still there: they are held, closed, or given to the program. */
+typedef enum Fate { HOLD, CLOSE, GIVE } Fate;
+static void see_to(lua_State *L, struct cmsghdr *c, Fate fate) {
   size_t i, n = data_length(c) / sizeof(int);
-  int fd;
-  if (!holds_descriptors(c)) return;
+  int none = -1, fd;
   for (i = 0; i < n; i++) {
-    memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+    unsigned char *p = CMSG_DATA(c) + i * sizeof fd;
+    memcpy(&fd, p, sizeof fd);
     if (fd < 0) continue;
-    if (what == HOLD)
+    if (fate == HOLD) {
       lsock_hold(L, fd);
-    else
-      lsock_release(lsock_core(L), fd);
-    if (what == CLOSE) lsock_plat_close(fd);
+      continue;
+    }
+    lsock_release(lsock_core(L), fd);
+    if (fate == CLOSE) lsock_plat_close(fd);
+    memcpy(p, &none, sizeof none);
   }
-  if (what != HOLD) memset(CMSG_DATA(c), 0xFF, data_length(c)); /* -1 each */
 }
 
-/* The same, of all items of a message. */
-static void all_descriptors(lua_State *L, struct msghdr *h, int what) {
+/* Those of all items; are there any? */
+static int see_to_all(lua_State *L, struct msghdr *h, Fate fate) {
   struct cmsghdr *c;
-  for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) descriptors(L, c, what);
+  int any = 0;
+  for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c))
+    if (holds_descriptors(c)) {
+      see_to(L, c, fate);
+      any = 1;
+    }
+  return any;
 }
 
 static int control_gc(lua_State *L) {
@@ -100,7 +104,7 @@ static int control_gc(lua_State *L) {
   struct msghdr h;
   if (!c) return 0;
   attach(c, &h, c->len);
-  all_descriptors(L, &h, CLOSE);
+  see_to_all(L, &h, CLOSE);
   lsock_core(L)->untaken -= c->untaken;
   c->untaken = 0;
   c->len = 0;
@@ -147,7 +151,7 @@ static void take(lua_State *L, int arg, Rights *r) {
   lua_pop(L, 1);
   lua_pushvalue(L, -1);
   lua_setiuservalue(L, arg, 2);
-  descriptors(L, r->c, RELEASE);
+  see_to(L, r->c, GIVE);
   if (r->control->untaken > 0) {
     r->control->untaken -= (int)(len / sizeof(int));
     lsock_core(L)->untaken -= (int)(len / sizeof(int));
@@ -270,14 +274,6 @@ static void give_control(lua_State *L, Msg *m, size_t size) {
   lua_setmetatable(L, -2);
 }
 
-/* As where there was no room for them. */
-static void drop_descriptors(lua_State *L, struct msghdr *h) {
-  struct cmsghdr *c;
-  for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c))
-    if (holds_descriptors(c)) h->msg_flags |= MSG_CTRUNC;
-  all_descriptors(L, h, CLOSE);
-}
-
 static int step_recvmsg(lua_State *L, lsock_Op *op) {
   Msg *m = lua_touserdata(L, op->slot);
   struct msghdr h;
@@ -297,8 +293,9 @@ static int step_recvmsg(lua_State *L, lsock_Op *op) {
   n = recvmsg(op->s->fd, &h, op->flags | CLOEXEC_FLAG | LSOCK_DONTWAIT(op));
   if (n < 0) return lsock_again(op, LSOCK_READ);
   m->control->len = h.msg_controllen; /* from here on its descriptors are seen to */
-  all_descriptors(L, &h, HOLD);
-  if (op->core->restrictions & LSOCK_NO_DESCRIPTORS) drop_descriptors(L, &h);
+  if (see_to_all(L, &h, op->core->restrictions & LSOCK_NO_DESCRIPTORS ? CLOSE : HOLD) &&
+      (op->core->restrictions & LSOCK_NO_DESCRIPTORS))
+    h.msg_flags |= MSG_CTRUNC; /* as where there was no room for them */
   op->addr.len = h.msg_namelen < sizeof op->addr.u ? h.msg_namelen : (socklen_t)sizeof op->addr.u;
   lsock_pushreceived(L, op, m->iov[0].iov_base, n);
   if (m->fds)
@@ -307,7 +304,7 @@ static int step_recvmsg(lua_State *L, lsock_Op *op) {
     push_items(L, m->control_at, &h);
   lua_pushinteger(L, h.msg_flags & ~CLOEXEC_FLAG);
   lsock_pushaddr(L, op->s->proto, &op->addr);
-  if (m->fds) all_descriptors(L, &h, RELEASE); /* the program's: no memory error can lose them any more */
+  if (m->fds) see_to_all(L, &h, GIVE); /* no memory error can lose them any more */
   return 4;
 }
 

@@ -99,7 +99,8 @@ static lsock_fd own_fd(lua_State *L, int idx) {
   if ((f = luaL_testudata(L, idx, LUA_FILEHANDLE)) != NULL)
     return lua_rawlen(L, idx) == sizeof *f && f->closef ? (lsock_fd)fileno(f->f) : LSOCK_NOFD;
   if ((sel = lsock_object(L, idx, LSOCK_KIND_SELECTOR, sizeof *sel)) != NULL && sel->s) return sel->s->fd;
-  return lsock_filefd(L, idx);
+  s = lsock_filesock(L, idx);
+  return s ? s->fd : LSOCK_NOFD;
 }
 
 /* A number, or what a method of the object says. May call Lua. */
