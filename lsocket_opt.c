@@ -65,8 +65,8 @@ static int sock_getsockopt(lua_State *L) {
   if (size == 0) {
     int64_t wide = 0;
     int v = 0;
-    void *p = is_wide(s, level) ? (void *)&wide : &v;
-    len = is_wide(s, level) ? sizeof wide : unit > 1 ? 0 : sizeof v; /* how many there are */
+    void *p = is_wide(s, level) ? (void *)&wide : unit > 1 ? NULL : &v; /* how many there are */
+    len = is_wide(s, level) ? sizeof wide : unit > 1 ? 0 : sizeof v;
     if (getsockopt(s->fd, level, name, p, &len) < 0) return lsock_failno(L, errno, "getsockopt");
     lua_pushinteger(L, unit > 1 ? (lua_Integer)len : v + wide);
   } else {

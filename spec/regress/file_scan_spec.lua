@@ -1,5 +1,5 @@
--- A peer that sends little at a time, and a program that asks after each piece whether there is a line or a number: what
--- was looked at once is not looked at again. With the bytes the time used to grow by their square.
+-- A peer that sends little at a time, and a program that asks after each piece whether there is a line or a number:
+-- what was looked at once is not looked at again. The time used to grow by the square of the bytes.
 
 require "spec.helper"
 local socket = require "socket"
