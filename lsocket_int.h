@@ -457,11 +457,11 @@ int lsock_pause(lua_State *L, lsock_Op *op, int64_t ns);
 int64_t lsock_checktimeout(lua_State *L, int arg);
 void lsock_pushtimeout(lua_State *L, int64_t ns);
 
-/* Changes what settimeout changes. */
-void lsock_settimeout(lsock_Sock *s, int64_t ns);
+/* Changes what settimeout changes. -1 and errno if the descriptor is gone; the timeout is set all the same. */
+int lsock_settimeout(lsock_Sock *s, int64_t ns);
 
 /* Puts the descriptor into the mode that an attempt without MSG_DONTWAIT needs. */
-void lsock_mode(lsock_Sock *s, int nonblocking);
+int lsock_mode(lsock_Sock *s, int nonblocking);
 
 LSOCK_ONCE void lsock_open_wait(lua_State *L, int core);
 
@@ -596,11 +596,12 @@ int lsock_submodule(lua_State *L, const char *name);
 #define LSOCK_TOO_MANY "the host allows no more open sockets"
 
 /* Asks the host's policy: 1, or 0 and errno EACCES. `a` may be NULL. */
-int lsock_ask(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type);
+int lsock_ask(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type, int proto);
 
 /* The same, where there mostly is none. */
-LSOCK_INLINE int lsock_may(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type) {
-  return lsock_likely(!core->policy) || lsock_ask(core, what, a, family, type);
+LSOCK_INLINE int lsock_may(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type,
+                           int proto) {
+  return lsock_likely(!core->policy) || lsock_ask(core, what, a, family, type, proto);
 }
 int lsock_may_listen(const lsock_Core *core, const lsock_Sock *s);
 int lsock_may_fd(const lsock_Core *core, const char *what, lsock_fd fd);
@@ -609,7 +610,7 @@ int lsock_may_send_item(const lsock_Core *core, const lsock_Sock *s, int level, 
 /* In a step, right before the system call that uses op->addr: 0, or LSOCK_FAIL with that address in the error. */
 int lsock_refuse(lua_State *L, lsock_Op *op, const char *what);
 LSOCK_INLINE int lsock_step_policy(lua_State *L, lsock_Op *op, const char *what) {
-  return lsock_may(op->core, what, &op->addr, op->s->family, op->s->type) ? 0 : lsock_refuse(L, op, what);
+  return lsock_may(op->core, what, &op->addr, op->s->family, op->s->type, op->s->proto) ? 0 : lsock_refuse(L, op, what);
 }
 
 /* To send to an address with this flag is to connect (tcp(7)). */
@@ -623,13 +624,12 @@ LSOCK_INLINE int lsock_step_policy(lua_State *L, lsock_Op *op, const char *what)
 int lsock_full(lua_State *L, const lsock_Core *core, int n);
 int lsock_failfull(lua_State *L, const char *op);
 int lsock_stepfull(lsock_Op *op);
-int lsock_failrefused(lua_State *L, const char *op, const char *what, int family, int type);
+int lsock_failrefused(lua_State *L, const char *op, const char *what, const lsock_Sock *s); /* s may be NULL */
 
 /* In a C function: 0, or the number of results of its failure. Before it makes n sockets; before it handles a plain
 ** descriptor, or gives one out; before it sets or asks an option. */
-int lsock_admit(lua_State *L, const char *op, const char *what, int family, int type, int n);
+int lsock_admit(lua_State *L, const char *op, const char *what, int family, int type, int proto, int n);
 int lsock_admit_fd(lua_State *L, const char *op, const char *what, lsock_fd fd);
-int lsock_admit_plain(lua_State *L, const char *op);
 int lsock_admit_other(lua_State *L, const char *op, const char *what); /* open, sethostname */
 int lsock_admit_option(lua_State *L, const lsock_Sock *s, int level, int name, const void *p, size_t len);
 int lsock_admit_getoption(lua_State *L, const lsock_Sock *s, int level, int name);

@@ -129,7 +129,7 @@ static lsock_fd admitted_fd(lua_State *L, int idx, const char *op) {
   fd = own_fd(L, idx);
   if (fd != LSOCK_NOFD) return fd;
   fd = plain_fd(L, idx);
-  if (fd != LSOCK_NOFD && !lsock_may_fd(lsock_core(L), "fromfd", fd)) lsock_failrefused(L, op, "fromfd", -1, -1);
+  if (fd != LSOCK_NOFD && !lsock_may_fd(lsock_core(L), "fromfd", fd)) lsock_failrefused(L, op, "fromfd", NULL);
   return fd;
 }
 

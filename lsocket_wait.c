@@ -96,19 +96,22 @@ LSOCK_RARE void lsock_pushtimeout(lua_State *L, int64_t ns) {
     lua_pushnumber(L, (lua_Number)((double)ns / LSOCK_NS));
 }
 
-LSOCK_RARE void lsock_mode(lsock_Sock *s, int nonblocking) {
-  if ((s->nonblocking != nonblocking || s->shared) && lsock_plat_set_nonblocking(s->fd, nonblocking) == 0)
-    s->nonblocking = (unsigned char)nonblocking;
+LSOCK_RARE int lsock_mode(lsock_Sock *s, int nonblocking) {
+  if (s->nonblocking == nonblocking && !s->shared) return 0;
+  if (lsock_plat_set_nonblocking(s->fd, nonblocking) < 0) return -1;
+  s->nonblocking = (unsigned char)nonblocking;
+  return 0;
 }
 
-LSOCK_RARE void lsock_settimeout(lsock_Sock *s, int64_t ns) {
+LSOCK_RARE int lsock_settimeout(lsock_Sock *s, int64_t ns) {
   int d;
   s->timeout = ns;
-  if (s->fd == LSOCK_NOFD) return;
-  if (ns <= 0) lsock_mode(s, ns == 0);
-  if (ns >= 0) return;
+  if (s->fd == LSOCK_NOFD) return 0;
+  if (ns <= 0 && lsock_mode(s, ns == 0) < 0) return -1;
+  if (ns >= 0) return 0;
   for (d = LSOCK_RD; d <= LSOCK_WR; d++)
     if (s->kernel[d] && lsock_plat_kernel_timeout(s->fd, d, 0) == 0) s->kernel[d] = 0;
+  return 0;
 }
 
 /* Lets the kernel bound the first attempt; 0 if it cannot. */
