@@ -31,9 +31,9 @@ extern inline int lsock_step_policy(lua_State *L, lsock_Op *op, const char *what
 
 /* ---------------------------------------------------------------- objects */
 
-lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, int uservalues) {
-  lsock_Sock *s = lua_newuserdatauv(L, sizeof *s, uservalues);
-  memset(s, 0, sizeof *s);
+lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, size_t size, int uservalues) {
+  lsock_Sock *s = lua_newuserdatauv(L, size, uservalues);
+  memset(s, 0, size);
   s->fd = LSOCK_NOFD;
   s->timeout = core->default_timeout;
   s->seal = LSOCK_SEAL(core, s, LSOCK_KIND_SOCK);
@@ -43,7 +43,7 @@ lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, int uservalues) {
 }
 
 lsock_Sock *lsock_newsock(lua_State *L, lsock_Core *core) {
-  return lsock_newsockuv(L, core, 0);
+  return lsock_newsockuv(L, core, sizeof(lsock_Sock), 0);
 }
 
 /* The set is bits, one a descriptor. Without memory for a higher one that is not in it. */
@@ -69,7 +69,7 @@ void lsock_hold(lua_State *L, lsock_fd fd) {
   if (in_set(L, core, fd)) core->held[fd / 8] |= (unsigned char)(1 << fd % 8);
 }
 
-static void release(lsock_Core *core, lsock_fd fd) {
+void lsock_release(lsock_Core *core, lsock_fd fd) {
   if (fd >= 0 && (size_t)fd / 8 < core->held_size) core->held[fd / 8] &= (unsigned char)~(1 << fd % 8);
 }
 
@@ -95,7 +95,7 @@ void lsock_open(lua_State *L, lsock_Sock *s, lsock_fd fd, int family, int type, 
 
 lsock_Sock *lsock_tosock(lua_State *L, int arg, const lsock_Core *core) {
   lsock_Sock *s = lua_touserdata(L, arg);
-  return s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s, LSOCK_KIND_SOCK) ? s : NULL;
+  return s && lua_rawlen(L, arg) >= sizeof *s && s->seal == LSOCK_SEAL(core, s, LSOCK_KIND_SOCK) ? s : NULL;
 }
 
 void lsock_nosock(lua_State *L, int arg) {
@@ -111,10 +111,10 @@ int lsock_reclaim(lua_State *L) {
 /* Takes the descriptor from the object, whose waiting coroutine the wake function is told of. */
 static lsock_fd take(lua_State *L, lsock_Sock *s, int stays_open) {
   lsock_fd fd = s->fd;
-  if (s->watch) lsock_reactor_leave(lsock_core(L), s, stays_open || s->shared);
+  if (s->watch) lsock_reactor_leave(L, s, stays_open || s->shared);
   if (s->counted) lsock_core(L)->sockets--;
   s->counted = 0;
-  release(lsock_core(L), fd);
+  lsock_release(lsock_core(L), fd);
   s->fd = LSOCK_NOFD;
   s->nonblocking = 0;
   s->kernel[LSOCK_RD] = s->kernel[LSOCK_WR] = 0;
@@ -122,7 +122,7 @@ static lsock_fd take(lua_State *L, lsock_Sock *s, int stays_open) {
 }
 
 int lsock_wake(lua_State *L, int arg, const lsock_Sock *s) {
-  if (s->watch) lsock_reactor_wake(lsock_core(L), s);
+  if (s->watch) lsock_reactor_wake(L, s);
   if (!s->waiting) return LUA_OK;
   arg = lua_absindex(L, arg);
   lsock_pushcore(L, LSOCK_UV_WAKE);
@@ -348,6 +348,7 @@ static int sock_dup(lua_State *L) {
     if (s->kernel[d] && lsock_plat_kernel_timeout(s->fd, d, 0) == 0) s->kernel[d] = 0;
   s->shared = n->shared = 1;
   n->timeout = s->timeout;
+  n->idle = s->idle;
   n->nonblocking = s->nonblocking;
   lsock_open(L, n, fd, s->family, s->type, s->proto);
   lsock_count(core, n);
@@ -365,6 +366,7 @@ static int give_accepted(lua_State *L, lsock_Op *op) {
   }
   lua_pushvalue(L, op->slot);
   lsock_pushaddr(L, op->s->proto, &op->addr);
+  if (op->s->tr) LSOCK_SPARE((lsock_Sock *)lua_touserdata(L, op->slot));
   return 2;
 }
 

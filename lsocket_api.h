@@ -12,12 +12,12 @@
 #define LSOCK_CAPSULE "lsocket.core"
 
 /* Grows with every change of this structure or of those in lsocket_int.h that libraries use. */
-#define LSOCK_API_VERSION 4
+#define LSOCK_API_VERSION 5
 
 typedef struct lsock_Api {
   unsigned version;
   unsigned size_api, size_core, size_sock, size_op; /* a second look at the same */
-  lsock_Sock *(*newsockuv)(lua_State *, lsock_Core *, int);
+  lsock_Sock *(*newsockuv)(lua_State *, lsock_Core *, size_t, int);
   void (*open)(lua_State *, lsock_Sock *, lsock_fd, int, int, int);
   void (*hold)(lua_State *, lsock_fd);
   void (*nosock)(lua_State *, int);
@@ -44,12 +44,14 @@ typedef struct lsock_Api {
   int (*admit_other)(lua_State *, const char *, const char *);
   void (*guard)(lua_State *, int);
   void (*thrown)(lua_State *, lsock_Op *);
+  int (*wake)(lua_State *, int, const lsock_Sock *);
+  int (*pause)(lua_State *, lsock_Op *, int64_t);
 } lsock_Api;
 
 #if defined(LSOCKET_BESIDE)
 #define LSOCK_API(L) (lsock_core(L)->api)
 #define lsock_hold(L, fd) (LSOCK_API(L)->hold((L), (fd)))
-#define lsock_newsockuv(L, core, uv) (LSOCK_API(L)->newsockuv((L), (core), (uv)))
+#define lsock_newsockuv(L, core, size, uv) (LSOCK_API(L)->newsockuv((L), (core), (size), (uv)))
 #define lsock_closesock(L, arg, s) (LSOCK_API(L)->closesock((L), (arg), (s)))
 #define lsock_takefd(L, arg, s, fd) (LSOCK_API(L)->takefd((L), (arg), (s), (fd)))
 #define lsock_pusherror(L, f) (LSOCK_API(L)->pusherror((L), (f)))
@@ -67,6 +69,8 @@ typedef struct lsock_Api {
 #define lsock_checkkeys(L, arg, keys) (LSOCK_API(L)->checkkeys((L), (arg), (keys)))
 #define lsock_count(core, s) ((core)->api->count((core), (s)))
 #define lsock_guard(L, idx) (LSOCK_API(L)->guard((L), (idx)))
+#define lsock_wake(L, arg, s) (LSOCK_API(L)->wake((L), (arg), (s)))
+#define lsock_pause(L, op, ns) (LSOCK_API(L)->pause((L), (op), (ns)))
 #define lsock_admit_other(L, op, what) (LSOCK_API(L)->admit_other((L), (op), (what)))
 /* these do not return, but a pointer cannot say so to the compiler */
 #define lsock_thrown(L, op)                                                                                            \
@@ -82,7 +86,8 @@ typedef struct lsock_Api {
         lsock_open, lsock_hold, lsock_nosock, lsock_closesock, lsock_takefd, lsock_register, lsock_newclass,           \
         lsock_pushclass, lsock_pusherror, lsock_fail, lsock_failno, lsock_pushextra, lsock_drive, lsock_go_on,         \
         lsock_settimeout, lsock_checktimeout, lsock_checkbytes, lsock_checkbuffer, lsock_checksize, lsock_room,        \
-        lsock_checkname, lsock_checkkeys, lsock_count, lsock_admit_other, lsock_guard, lsock_thrown                    \
+        lsock_checkname, lsock_checkkeys, lsock_count, lsock_admit_other, lsock_guard, lsock_thrown, lsock_wake,       \
+        lsock_pause                                                                                                    \
   }
 #endif
 

@@ -32,6 +32,17 @@
 
 typedef struct lsock_Pool lsock_Pool; /* lsocket_resolve.c */
 
+/* The TLS library's, whose objects all point to it: a part of the core, which lives as long as any of them. */
+typedef struct lsock_Ssl {
+  struct bio_method_st *bio, *memory; /* of descriptors, and of MemoryBIOs */
+  lua_State *main;                    /* for the allocator */
+  int cls[7];                         /* error classes */
+  struct lsock_Held *held;            /* see lsock_ssl_hold */
+  unsigned held_size, held_free;
+  size_t queued, paced; /* bytes in MemoryBIOs, and those that the collector knows of */
+  int ended;            /* what was held is freed */
+} lsock_Ssl;
+
 typedef struct lsock_Core {
   uintptr_t seal;              /* LSOCK_CORE_SEAL: a script cannot make a core of its own */
   const struct lsock_Api *api; /* lsocket_api.h */
@@ -45,15 +56,16 @@ typedef struct lsock_Core {
   int64_t default_timeout; /* ns, < 0: none */
   char *scratch;           /* receive buffer, from the state's allocator */
   size_t scratch_size;
-  lsock_Pool *pool;               /* threads that look names up; NULL until one is needed */
-  int hook;                       /* bits of LSOCK_HOOKED ...; 0: a blocking call may simply block */
-  struct lsock_Reactor *active;   /* the one whose tasks are running */
-  struct lsock_Reactor *reactors; /* all of them */
-  int untaken;                    /* received descriptors that nobody took (lsocket_msg.c) ... */
-  int untaken_max;                /* ... and how many call for a garbage collection */
-  int ended;                      /* the state is being closed */
-  unsigned char *held;            /* the descriptors of all sockets, see lsock_hold */
+  lsock_Pool *pool;             /* threads that look names up; NULL until one is needed */
+  int hook;                     /* bits of LSOCK_HOOKED ...; 0: a blocking call may simply block */
+  struct lsock_Reactor *active; /* the one whose tasks are running */
+  int reactors;                 /* the highest number one has had, in LSOCK_UV_REACTORS */
+  int untaken;                  /* received descriptors that nobody took (lsocket_msg.c) ... */
+  int untaken_max;              /* ... and how many call for a garbage collection */
+  int ended;                    /* the state is being closed */
+  unsigned char *held;          /* the descriptors of all sockets, see lsock_hold */
   size_t held_size;
+  lsock_Ssl tls;
 } lsock_Core;
 
 /*
@@ -117,21 +129,23 @@ LSOCK_INLINE void *lsock_object(lua_State *L, int idx, lsock_Kind kind, size_t s
 enum { /* user values of the core */
        LSOCK_UV_HOOK = 1,
        LSOCK_UV_WAKE,
-       LSOCK_UV_SOCKET,  /* metatable of sockets */
-       LSOCK_UV_ERROR,   /* metatable of errors */
-       LSOCK_UV_CLASSES, /* array of error classes */
-       LSOCK_UV_OP,      /* metatable of operations kept across a yield */
-       LSOCK_UV_LOOKUP,  /* metatable of name lookups */
-       LSOCK_UV_ADDR,    /* form of address -> its metatable */
-       LSOCK_UV_INFO,    /* metatable of getaddrinfo's entries */
-       LSOCK_UV_EAGAIN,  /* operation -> its would-block error */
-       LSOCK_UV_BUFFER,  /* metatable of buffers */
-       LSOCK_UV_CONTROL, /* metatable of received control messages ... */
-       LSOCK_UV_RIGHTS,  /* ... and of the descriptors among them */
-       LSOCK_UV_FILE,    /* metatable of files */
-       LSOCK_UV_TLS,     /* the TLS library's own */
-       LSOCK_UV_REACTOR, /* the active reactor */
-       LSOCK_UV_COUNT = LSOCK_UV_REACTOR
+       LSOCK_UV_SOCKET,   /* metatable of sockets */
+       LSOCK_UV_ERROR,    /* metatable of errors */
+       LSOCK_UV_CLASSES,  /* array of error classes */
+       LSOCK_UV_OP,       /* metatable of operations kept across a yield */
+       LSOCK_UV_LOOKUP,   /* metatable of name lookups */
+       LSOCK_UV_ADDR,     /* form of address -> its metatable */
+       LSOCK_UV_INFO,     /* metatable of getaddrinfo's entries */
+       LSOCK_UV_EAGAIN,   /* operation -> its would-block error */
+       LSOCK_UV_BUFFER,   /* metatable of buffers */
+       LSOCK_UV_CONTROL,  /* metatable of received control messages ... */
+       LSOCK_UV_RIGHTS,   /* ... and of the descriptors among them */
+       LSOCK_UV_FILE,     /* metatable of files */
+       LSOCK_UV_TLS,      /* the TLS library's own */
+       LSOCK_UV_REACTOR,  /* the active reactor */
+       LSOCK_UV_REACTORS, /* number -> reactor: weak */
+       LSOCK_UV_WAITS,    /* socket and direction -> who waits in the wait hook: weak */
+       LSOCK_UV_COUNT = LSOCK_UV_WAITS
 };
 
 /* Pushes a user value of the core: any; or one that is a table, which the debug library may have replaced. */
@@ -164,11 +178,12 @@ typedef struct lsock_Sock {
   unsigned char nonblocking;  /* O_NONBLOCK was set by us */
   unsigned char shared;       /* another owner may know the descriptor: leave the kernel's timeouts alone, and
                              ** do not believe `nonblocking` */
-  unsigned char waiting;      /* directions in which a coroutine waits */
+  unsigned char waiting;      /* directions in which a coroutine waits; shifted by LSOCK_BESIDE: beside others */
   unsigned char likely_idle;  /* directions in which the last operation had to wait; LSOCK_DRAINED */
   unsigned char internal : 1; /* ours alone: no warning when collected */
   unsigned char closing : 1;  /* closed but for its files */
   unsigned char counted : 1;  /* in core->sockets */
+  unsigned char idle : 1;     /* the timeout bounds the time without progress, not the whole operation */
   unsigned char spared : 1;   /* the __close that comes next is of a guard that let it go */
   unsigned char watch;        /* the number of the reactor that watches the descriptor; 0 none */
   uint16_t files;             /* open ones, of makefile */
@@ -176,6 +191,8 @@ typedef struct lsock_Sock {
   void *trdata;
 } lsock_Sock;
 LSOCK_BEGINS_WITH_SEAL(lsock_Sock);
+
+#define LSOCK_BESIDE 2
 
 /* The last receive by a task took all there was: the next one may as well wait first. */
 #define LSOCK_DRAINED 8
@@ -185,16 +202,18 @@ LSOCK_BEGINS_WITH_SEAL(lsock_Sock);
 
 /* A new, closed socket object on top of the stack: allocated before any descriptor, so memory errors leak none. */
 lsock_Sock *lsock_newsock(lua_State *L, lsock_Core *core);
-lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, int uservalues);
+/* The same with user values, and as the first part of an object of that size, which is zero in the beginning. */
+lsock_Sock *lsock_newsockuv(lua_State *L, lsock_Core *core, size_t size, int uservalues);
 
 /* Gives it a descriptor; an O_NONBLOCK already in force is not looked for. */
 void lsock_open(lua_State *L, lsock_Sock *s, lsock_fd fd, int family, int type, int proto);
 
 /*
-** Lua gives up an object whose __gc it has no memory to call. So the descriptors that sockets hold are known here too;
-** lsock_closeheld closes what is left when the state ends.
+** Lua gives up an object whose __gc it has no memory, or no C stack, to call. So the descriptors that sockets hold, and those
+** received that nobody took, are known here too; lsock_closeheld closes what is left when the state ends.
 */
 void lsock_hold(lua_State *L, lsock_fd fd);
+void lsock_release(lsock_Core *core, lsock_fd fd);
 void lsock_closeheld(lua_State *L, lsock_Core *core);
 
 /* Counts an open socket against the host's limit, until it is closed or its descriptor taken. */
@@ -397,9 +416,11 @@ struct lsock_Op {
   int coop;           /* wait through the hook */
   int want;           /* what is waited for: LSOCK_READ or LSOCK_WRITE */
   int kept;           /* stack index of the userdata that holds this operation; 0: it is on the C stack */
-  int mark;           /* the bit set in w->waiting */
+  int mark;           /* the bits set in w->waiting */
   int top;            /* what is on the Lua stack up to here outlives an attempt; 0: not known yet */
+  int unsent;         /* where the timeout is idle time: bytes the system still had when the wait began; 0: not known */
   int progress;       /* set by the step: it got further, and need not have to wait */
+  int beside;         /* set by the step: others may wait in the same direction */
   int state, slot;    /* the step's own; slot is a stack index */
   char *into;         /* room to receive that is the caller's, or on the stack */
   int handle;         /* stack index of the job's handle */
@@ -462,6 +483,9 @@ int lsock_settimeout(lsock_Sock *s, int64_t ns);
 
 /* Puts the descriptor into the mode that an attempt without MSG_DONTWAIT needs. */
 int lsock_mode(lsock_Sock *s, int nonblocking);
+
+/* Makes a user value of the core's a table whose values are weak. */
+LSOCK_ONCE void lsock_newweak(lua_State *L, int core, int uv);
 
 LSOCK_ONCE void lsock_open_wait(lua_State *L, int core);
 
@@ -531,14 +555,16 @@ LSOCK_ONCE void lsock_open_resolve(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- many at once (lsocket_select.c, lsocket_reactor.c) */
 
-/* The descriptor of a file of makefile's; LSOCK_NOFD for other values and closed ones (lsocket_file.c). */
-lsock_fd lsock_filefd(lua_State *L, int idx);
+/* The socket of a file of makefile's, which the file holds; NULL for other values and closed ones (lsocket_file.c). */
+lsock_Sock *lsock_filesock(lua_State *L, int idx);
 
 int lsock_mod_wait(lua_State *L);
 
 /* Points in time (lsocket_timer.c). */
+typedef enum lsock_Due { LSOCK_DUE_TASK, LSOCK_DUE_ALARM } lsock_Due;
 typedef struct lsock_Timer {
   size_t place; /* 1 + where it is in the heap; 0: not set */
+  lsock_Due of; /* what it is a part of */
 } lsock_Timer;
 typedef struct lsock_Timed {
   int64_t at;
@@ -580,8 +606,8 @@ lsock_Op *lsock_reactor_op(lua_State *L, lsock_Core *core);
 int lsock_reactor_owns(lua_State *L, const lsock_Op *op);
 
 /* A descriptor leaves its socket object, or waiting for it has become pointless: those who wait look again. */
-void lsock_reactor_leave(lsock_Core *core, lsock_Sock *s, int stays_open);
-void lsock_reactor_wake(lsock_Core *core, const lsock_Sock *s);
+void lsock_reactor_leave(lua_State *L, lsock_Sock *s, int stays_open);
+void lsock_reactor_wake(lua_State *L, const lsock_Sock *s);
 
 /* Push the modules' tables. */
 LSOCK_ONCE void lsock_open_select(lua_State *L, int core);
@@ -670,7 +696,7 @@ struct lsock_Transport {
   int (*shutdown)(lua_State *L, lsock_Op *op, int how);  /* before shutdown(2): 0, or as a step */
   int (*connected)(lua_State *L, lsock_Op *op);          /* after connect(2): likewise */
   int (*accepted)(lua_State *L, lsock_Op *op, int slot); /* makes a socket of the kind out of that at slot: likewise */
-  size_t (*pending)(const lsock_Sock *s);                /* bytes that poll(2) does not know of; 1: perhaps */
+  size_t (*pending)(const lsock_Sock *s);                /* bytes that poll(2) does not know of; 1: or else, no wait */
   void (*closing)(lsock_Sock *s, int last);              /* the descriptor goes; last: a goodbye may be sent */
 };
 
@@ -714,7 +740,7 @@ LSOCK_INLINE ssize_t lsock_transmit(lua_State *L, lsock_Op *op, const char *data
 
 LSOCK_INLINE lsock_Sock *lsock_checksock(lua_State *L, int arg, const lsock_Core *core) {
   lsock_Sock *s = lua_touserdata(L, arg);
-  if (lsock_likely(s && lua_rawlen(L, arg) == sizeof *s && s->seal == LSOCK_SEAL(core, s, LSOCK_KIND_SOCK))) return s;
+  if (lsock_likely(s && lua_rawlen(L, arg) >= sizeof *s && s->seal == LSOCK_SEAL(core, s, LSOCK_KIND_SOCK))) return s;
   lsock_nosock(L, arg);
 }
 
@@ -729,7 +755,8 @@ LSOCK_INLINE void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name
   op->job = NULL;
   op->done = 0;
   op->err = op->cls = op->address = op->extra = 0;
-  op->flags = op->nowait = op->coop = op->want = op->kept = op->mark = op->progress = op->state = op->slot = 0;
+  op->flags = op->nowait = op->coop = op->want = op->kept = op->mark = op->progress = op->beside = op->state =
+      op->slot = op->unsent = 0;
   op->into = NULL;
   op->handle = op->file = op->formats = op->flush = 0;
   op->turn = 0;

@@ -45,6 +45,7 @@ LSOCK_RARE static char *grow_scratch(lua_State *L, lsock_Core *core, size_t n) {
     p = f(ud, NULL, LUA_TUSERDATA, size);
   }
   if (!p) luaL_error(L, "not enough memory");
+  lsock_freescratch(L, core); /* of a finalizer's receive */
   core->scratch = p;
   core->scratch_size = size;
   return p;

@@ -68,26 +68,43 @@ static int holds_descriptors(const struct cmsghdr *c) {
   return c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS;
 }
 
-/* Closes the descriptors that are still there, and forgets them. */
-static void close_descriptors(struct cmsghdr *c) {
+/* The descriptors of an item that are still there: they are held, closed, or given to the program. */
+typedef enum Fate { HOLD, CLOSE, GIVE } Fate;
+static void see_to(lua_State *L, struct cmsghdr *c, Fate fate) {
   size_t i, n = data_length(c) / sizeof(int);
   int none = -1, fd;
   for (i = 0; i < n; i++) {
     unsigned char *p = CMSG_DATA(c) + i * sizeof fd;
     memcpy(&fd, p, sizeof fd);
-    if (fd >= 0) lsock_plat_close(fd);
+    if (fd < 0) continue;
+    if (fate == HOLD) {
+      lsock_hold(L, fd);
+      continue;
+    }
+    lsock_release(lsock_core(L), fd);
+    if (fate == CLOSE) lsock_plat_close(fd);
     memcpy(p, &none, sizeof none);
   }
+}
+
+/* Those of all items; are there any? */
+static int see_to_all(lua_State *L, struct msghdr *h, Fate fate) {
+  struct cmsghdr *c;
+  int any = 0;
+  for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c))
+    if (holds_descriptors(c)) {
+      see_to(L, c, fate);
+      any = 1;
+    }
+  return any;
 }
 
 static int control_gc(lua_State *L) {
   Control *c = lsock_object(L, 1, LSOCK_KIND_CONTROL, sizeof *c);
   struct msghdr h;
-  struct cmsghdr *m;
   if (!c) return 0;
   attach(c, &h, c->len);
-  for (m = CMSG_FIRSTHDR(&h); m; m = CMSG_NXTHDR(&h, m))
-    if (holds_descriptors(m)) close_descriptors(m);
+  see_to_all(L, &h, CLOSE);
   lsock_core(L)->untaken -= c->untaken;
   c->untaken = 0;
   c->len = 0;
@@ -145,7 +162,7 @@ static void take(lua_State *L, int arg, Rights *r) {
   lua_pushlstring(L, (const char *)CMSG_DATA(r->c), len);
   lua_pushvalue(L, -1);
   lua_setiuservalue(L, arg, 2);
-  memset(CMSG_DATA(r->c), 0xFF, len); /* -1 each: not to be closed */
+  see_to(L, r->c, GIVE);
   if (r->control->untaken > 0) {
     r->control->untaken -= (int)(len / sizeof(int));
     lsock_core(L)->untaken -= (int)(len / sizeof(int));
@@ -239,13 +256,6 @@ static void push_fds(lua_State *L, struct msghdr *h) {
   }
 }
 
-/* From now on they are the program's: no memory error can lose them any more. */
-static void take_fds(struct msghdr *h) {
-  struct cmsghdr *c;
-  for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c))
-    if (holds_descriptors(c)) memset(CMSG_DATA(c), 0xFF, data_length(c)); /* -1 each: not to be closed */
-}
-
 /* ---------------------------------------------------------------- receiving */
 
 /* What must outlive a wait: a userdata at op->slot. */
@@ -275,16 +285,6 @@ static void give_control(lua_State *L, Msg *m, size_t size) {
   lua_setmetatable(L, -2);
 }
 
-/* As where there was no room for them. */
-static void drop_descriptors(struct msghdr *h) {
-  struct cmsghdr *c;
-  for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c))
-    if (holds_descriptors(c)) {
-      close_descriptors(c);
-      h->msg_flags |= MSG_CTRUNC;
-    }
-}
-
 static int step_recvmsg(lua_State *L, lsock_Op *op) {
   Msg *m = lua_touserdata(L, op->slot);
   struct msghdr h;
@@ -304,7 +304,9 @@ static int step_recvmsg(lua_State *L, lsock_Op *op) {
   n = recvmsg(op->s->fd, &h, op->flags | CLOEXEC_FLAG | LSOCK_DONTWAIT(op));
   if (n < 0) return lsock_again(op, LSOCK_READ);
   m->control->len = h.msg_controllen; /* from here on its descriptors are seen to */
-  if (op->core->restrictions & LSOCK_NO_DESCRIPTORS) drop_descriptors(&h);
+  if (see_to_all(L, &h, op->core->restrictions & LSOCK_NO_DESCRIPTORS ? CLOSE : HOLD) &&
+      (op->core->restrictions & LSOCK_NO_DESCRIPTORS))
+    h.msg_flags |= MSG_CTRUNC; /* as where there was no room for them */
   op->addr.len = h.msg_namelen < sizeof op->addr.u ? h.msg_namelen : (socklen_t)sizeof op->addr.u;
   lsock_pushreceived(L, op, m->iov[0].iov_base, n);
   if (m->fds)
@@ -313,7 +315,7 @@ static int step_recvmsg(lua_State *L, lsock_Op *op) {
     push_items(L, m->control_at, &h);
   lua_pushinteger(L, h.msg_flags & ~CLOEXEC_FLAG);
   lsock_pushaddr(L, op->s->proto, &op->addr);
-  if (m->fds) take_fds(&h);
+  if (m->fds) see_to_all(L, &h, GIVE); /* no memory error can lose them any more */
   return 4;
 }
 

@@ -122,11 +122,17 @@ static int sock_setsockopt(lua_State *L) {
   return 1;
 }
 
-/* s:settimeout(seconds | nil) -> s. 0 never waits, nil waits for ever, else each operation's bound */
+/*
+** s:settimeout(seconds | nil [, "total" | "idle"]) -> s. 0 never waits, nil waits for ever, else each operation's bound, or
+** that of the time in which it gets no further
+*/
 static int sock_settimeout(lua_State *L) {
+  static const char *const modes[] = {"total", "idle", NULL};
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  int64_t ns = lsock_checktimeout(L, 2);
   luaL_checkany(L, 2);
-  if (lsock_settimeout(s, lsock_checktimeout(L, 2)) < 0) return lsock_failno(L, errno, "settimeout");
+  s->idle = luaL_checkoption(L, 3, modes[0], modes) & 1;
+  if (lsock_settimeout(s, ns) < 0) return lsock_failno(L, errno, "settimeout");
   lua_settop(L, 1);
   return 1;
 }

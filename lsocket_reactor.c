@@ -9,10 +9,6 @@
 #include <limits.h>
 #include <string.h>
 
-#if defined(__ELF__)
-#pragma weak lua_closeslot /* where it is missing, luaopen_socket says that Lua is too old */
-#endif
-
 /* Operations a task may do before others have their turn, and ns that timers and tasks each may take of a round. */
 #define SHARE 16
 #define ROUND INT64_C(1000000)
@@ -33,9 +29,55 @@ Reactor *lsock_checkreactor(lua_State *L) {
   return r;
 }
 
+/* ---------------------------------------------------------------- the core's table of reactors */
+
+static void wake_both(lua_State *L, const Entry *e);
+
+/* That of a number, valid until something allocates; NULL: none. */
+static Reactor *find(lua_State *L, int id) {
+  Reactor *r;
+  lsock_pushtable(L, LSOCK_UV_REACTORS);
+  lua_rawgeti(L, -1, id);
+  r = lsock_toreactor(L, -1);
+  lua_pop(L, 2);
+  return r;
+}
+
+int lsock_reactor_enlist(lua_State *L, int idx, Reactor *r) {
+  int id = 1;
+  while (id <= UCHAR_MAX && find(L, id)) id++;
+  if (id > UCHAR_MAX) return 0;
+  lsock_pushtable(L, LSOCK_UV_REACTORS);
+  lua_pushvalue(L, idx);
+  lua_rawseti(L, -2, id);
+  lua_pop(L, 1);
+  r->id = id;
+  if (id > r->core->reactors) r->core->reactors = id;
+  return 1;
+}
+
+void lsock_reactor_unlist(lua_State *L, Reactor *r) {
+  if (find(L, r->id) != r) return;
+  lsock_pushtable(L, LSOCK_UV_REACTORS);
+  lua_pushnil(L);
+  lua_rawseti(L, -2, r->id);
+  lua_pop(L, 1);
+}
+
+/* A finalizer uses a reactor that was garbage with it: what happened to descriptors since, nobody told it. */
+static void revive(lua_State *L, Reactor *r) {
+  int fd;
+  if (!lsock_reactor_enlist(L, 1, r)) luaL_error(L, "too many loops");
+  for (fd = 0; fd < r->nentries; fd++) {
+    wake_both(L, &r->entries[fd]);
+    memset(&r->entries[fd], 0, sizeof(Entry));
+  }
+}
+
 Reactor *lsock_checkopen(lua_State *L) {
   Reactor *r = lsock_checkreactor(L);
-  luaL_argcheck(L, r->s, 1, "loop is closed");
+  luaL_argcheck(L, r->s->fd != LSOCK_NOFD, 1, "loop is closed");
+  if (find(L, r->id) != r) revive(L, r);
   return r;
 }
 
@@ -51,14 +93,19 @@ void lsock_pushpart(lua_State *L, int owner, int uv) {
   if (lua_getiuservalue(L, owner, uv) != LUA_TTABLE) lsock_tampered(L);
 }
 
+void lsock_pushtask(lua_State *L, int owner, const Task *t) {
+  lsock_pushpart(L, owner, UV_TASKS);
+  lua_rawgetp(L, -1, t->co);
+  lua_remove(L, -2);
+}
+
 /* ---------------------------------------------------------------- the queue */
 
-void lsock_task_enqueue(Task *t) {
+void lsock_task_enqueue(lua_State *L, Task *t) {
   Reactor *r = t->r;
   t->state = QUEUED;
-  if (!r->turning && r->s && r->s->watch)
-    lsock_reactor_wake(r->core, r->s); /* its round waits in another loop's task */
-  if (!t->co || t->lined) return;      /* a nested wait looks for itself */
+  if (!r->turning && r->s->watch) lsock_reactor_wake(L, r->s); /* its round waits in another loop's task */
+  if (!t->co || t->lined) return;                              /* a nested wait looks for itself */
   t->lined = 1;
   t->next = NULL;
   *r->tail = t;
@@ -80,16 +127,20 @@ static void unwait(Task *t) {
   Reactor *r = t->r;
   lsock_timer_clear(&r->timers, &t->timer);
   if (t->fd == LSOCK_NOFD) return;
-  if (t->fd < r->nentries && r->entries[t->fd].waiter[t->dir] == t) r->entries[t->fd].waiter[t->dir] = NULL;
+  if (t->fd < r->nentries) {
+    Task **p = &r->entries[t->fd].waiter[t->dir];
+    while (*p && *p != t) p = &(*p)->also;
+    if (*p) *p = t->also;
+  }
   t->fd = LSOCK_NOFD;
   r->polling--;
 }
 
-void lsock_task_wake(Task *t, int answer) {
+void lsock_task_wake(lua_State *L, Task *t, int answer) {
   if (t->state != WAITING && t->state != PARKED) return;
   unwait(t);
   t->answer = answer;
-  lsock_task_enqueue(t);
+  lsock_task_enqueue(L, t);
 }
 
 /* ---------------------------------------------------------------- descriptors */
@@ -111,17 +162,11 @@ static void grow_entries(lua_State *L, Reactor *r, int owner, lsock_fd fd) {
   r->nentries = n;
 }
 
-/* The entry of a socket that is watched from now on; NULL and errno if it cannot be. */
-static Entry *watch(lua_State *L, Reactor *r, lsock_Sock *s) {
-  Entry *e;
-  if (lsock_likely(s->watch == r->id && s->fd < r->nentries && r->entries[s->fd].s == s)) return &r->entries[s->fd];
-  if (s->fd >= r->nentries) {
-    lsock_pushactive(L);
-    grow_entries(L, r, lua_gettop(L), s->fd);
-    lua_pop(L, 1);
-  }
+/* The entry of a socket that is watched from now on, for which there is room; NULL and errno if it cannot be. */
+static Entry *watch(Reactor *r, lsock_Sock *s) {
+  Entry *e = &r->entries[s->fd];
+  if (lsock_likely(s->watch == r->id && e->s == s)) return e;
   if (lsock_plat_poller_edges(r->s->fd, s->fd) < 0) return NULL;
-  e = &r->entries[s->fd];
   e->seen = e->end =
       0; /* who waits already, for another object with this descriptor or since another loop had it, stays */
   e->s = s;
@@ -129,37 +174,41 @@ static Entry *watch(lua_State *L, Reactor *r, lsock_Sock *s) {
   return e;
 }
 
-Reactor *lsock_reactor_find(const lsock_Core *core, int id) {
-  Reactor *r = core->reactors;
-  while (r && r->id != id) r = r->next;
-  return r;
+static void wake_all(lua_State *L, Task *t) {
+  while (t) {
+    Task *also = t->also;
+    lsock_task_wake(L, t, LSOCK_R_READY);
+    t = also;
+  }
 }
 
-static void wake_both(Entry *e) {
-  int dir;
-  for (dir = LSOCK_RD; dir <= LSOCK_WR; dir++)
-    if (e->waiter[dir]) lsock_task_wake(e->waiter[dir], LSOCK_R_READY);
-}
-
-void lsock_reactor_wake(lsock_Core *core, const lsock_Sock *s) {
-  Reactor *r;
-  for (r = core->reactors; r; r = r->next)
-    if (s->fd >= 0 && s->fd < r->nentries) wake_both(&r->entries[s->fd]);
+static void wake_both(lua_State *L, const Entry *e) {
+  wake_all(L, e->waiter[LSOCK_RD]);
+  wake_all(L, e->waiter[LSOCK_WR]);
 }
 
 /* Other loops may have watched it before the one it knows of. */
-void lsock_reactor_leave(lsock_Core *core, lsock_Sock *s, int stays_open) {
-  Reactor *r;
-  lsock_reactor_wake(core, s);
-  for (r = core->reactors; r; r = r->next) {
-    if (s->fd < 0 || s->fd >= r->nentries || r->entries[s->fd].s != s) continue;
+void lsock_reactor_wake(lua_State *L, const lsock_Sock *s) {
+  int id;
+  for (id = 1; id <= lsock_core(L)->reactors; id++) {
+    Reactor *r = find(L, id);
+    if (r && s->fd >= 0 && s->fd < r->nentries) wake_both(L, &r->entries[s->fd]);
+  }
+}
+
+void lsock_reactor_leave(lua_State *L, lsock_Sock *s, int stays_open) {
+  int id;
+  lsock_reactor_wake(L, s);
+  for (id = 1; id <= lsock_core(L)->reactors; id++) {
+    Reactor *r = find(L, id);
+    if (!r || s->fd < 0 || s->fd >= r->nentries || r->entries[s->fd].s != s) continue;
     memset(&r->entries[s->fd], 0, sizeof(Entry));
-    if (stays_open && r->s) lsock_plat_poller_set(r->s->fd, s->fd, LSOCK_EV_READ | LSOCK_EV_WRITE, 0);
+    if (stays_open) lsock_plat_poller_set(r->s->fd, s->fd, LSOCK_EV_READ | LSOCK_EV_WRITE, 0);
   }
   s->watch = 0;
 }
 
-static void event(Reactor *r, const lsock_Event *ev) {
+static void event(lua_State *L, Reactor *r, const lsock_Event *ev) {
   Entry *e = ev->fd < r->nentries ? &r->entries[ev->fd] : NULL;
   int dir;
   if (!e || !e->s) return; /* of a socket that was closed meanwhile */
@@ -167,7 +216,7 @@ static void event(Reactor *r, const lsock_Event *ev) {
   for (dir = LSOCK_RD; dir <= LSOCK_WR; dir++) {
     if (!(ev->events & (dir == LSOCK_RD ? LSOCK_EV_READ : LSOCK_EV_WRITE))) continue;
     if (e->waiter[dir])
-      lsock_task_wake(e->waiter[dir], LSOCK_R_READY);
+      wake_all(L, e->waiter[dir]);
     else
       e->seen |= 1 << dir;
   }
@@ -195,12 +244,8 @@ lsock_Op *lsock_reactor_op(lua_State *L, lsock_Core *core) {
   Task *t = lsock_task_here(L, core);
   if (t->co == L) return &t->op;
   lsock_pushactive(L); /* a coroutine below it holds on to it: a script may resume that by itself later */
-  lsock_pushpart(L, -1, UV_TASKS);
-  lua_pushthread(t->co);
-  lua_xmove(t->co, L, 1);
-  lua_rawget(L, -2);
-  lua_replace(L, -3);
-  lua_pop(L, 1);
+  lsock_pushtask(L, -1, t);
+  lua_remove(L, -2);
   return &t->op;
 }
 
@@ -212,19 +257,24 @@ int lsock_reactor_owns(lua_State *L, const lsock_Op *op) {
 int lsock_reactor_turn(lua_State *L, lsock_Core *core) {
   Task *t = lsock_task_here(L, core);
   if (!t || t->share-- > 0) return 0;
+  lsock_task_reserve(L, t->r, LSOCK_NOFD, -1);
   t->answer = LSOCK_R_READY;
-  lsock_task_enqueue(t);
+  lsock_task_enqueue(L, t);
   return 1;
 }
 
-void lsock_task_timer(lua_State *L, Reactor *r, lsock_Timer *t, int64_t ns) {
+void lsock_task_reserve(lua_State *L, Reactor *r, lsock_fd fd, int64_t ns) {
+  luaL_checkstack(L, 16, "task");
+  if (lsock_likely(fd < r->nentries && (ns < 0 || r->timers.n < r->timers.cap))) return;
+  lsock_pushactive(L);
+  grow_entries(L, r, lua_gettop(L), fd);
+  lsock_timer_reserve(L, &r->timers, lua_gettop(L), UV_HEAP);
+  lua_pop(L, 1);
+}
+
+void lsock_task_timer(Reactor *r, lsock_Timer *t, int64_t ns) {
   int64_t now = lsock_plat_now();
-  if (r->timers.n == r->timers.cap) {
-    lsock_pushactive(L);
-    lsock_timer_reserve(L, &r->timers, lua_gettop(L), UV_HEAP);
-    lua_pop(L, 1);
-  }
-  lsock_timer_set(&r->timers, t, ns < INT64_MAX - now ? now + ns : INT64_MAX);
+  lsock_timer_set(&r->timers, t, ns >= 0 && ns < INT64_MAX - now ? now + ns : INT64_MAX);
 }
 
 /* Notes at the descriptor that t waits there; LSOCK_R_YIELD, or why not. */
@@ -232,18 +282,24 @@ static int wait_for(lua_State *L, Task *t, lsock_Op *op) {
   Reactor *r = t->r;
   int dir = op->want == LSOCK_READ ? LSOCK_RD : LSOCK_WR;
   int drained = op->w->likely_idle & LSOCK_DRAINED;
-  Entry *e = watch(L, r, op->w);
-  if (!e) return LSOCK_R_OTHER;
+  Task *other, *also;
+  Entry *e;
+  if (op->w->fd != op->wfd) return LSOCK_R_READY; /* closed by a finalizer: the driver looks */
+  if (!(e = watch(r, op->w))) return LSOCK_R_OTHER;
   if (dir == LSOCK_RD) op->w->likely_idle &= (unsigned char)~LSOCK_DRAINED;
   if ((e->seen & (1 << dir)) || (drained && e->end)) {
     e->seen &= ~(1 << dir);
     return LSOCK_R_READY;
   }
-  if (e->waiter[dir]) {
-    Task *other = e->waiter[dir];
-    if (!other->co || lua_status(other->co) == LUA_YIELD) return LSOCK_R_BUSY;
-    unwait(other); /* its coroutine was closed */
+  for (other = e->waiter[dir]; other; other = also) {
+    also = other->also;
+    if (other->co && lua_status(other->co) != LUA_YIELD)
+      lsock_task_wake(L, other, LSOCK_R_READY); /* its coroutine was closed */
+    else if (!op->beside && !other->beside)
+      return LSOCK_R_BUSY;
   }
+  t->beside = op->beside;
+  t->also = e->waiter[dir];
   e->waiter[dir] = t;
   t->fd = op->w->fd;
   t->dir = dir;
@@ -252,31 +308,31 @@ static int wait_for(lua_State *L, Task *t, lsock_Op *op) {
 }
 
 /* A task that got further need not wait: the descriptor may have nothing new to report. */
-static int pass(Task *t, lsock_Op *op) {
+static int pass(lua_State *L, Task *t, lsock_Op *op) {
   if (!op->progress) return 0;
   op->progress = 0;
   t->answer = LSOCK_R_READY;
-  lsock_task_enqueue(t);
+  lsock_task_enqueue(L, t);
   return 1;
+}
+
+/* Begins the wait of a task, for which there is room. */
+static int begin(lua_State *L, Task *t, lsock_Op *op, int64_t ns) {
+  int answer = op->w ? wait_for(L, t, op) : LSOCK_R_YIELD;
+  if (answer != LSOCK_R_YIELD) return answer;
+  t->state = WAITING;
+  if (ns >= 0) lsock_task_timer(t->r, &t->timer, ns);
+  return answer;
 }
 
 int lsock_reactor_wait(lua_State *L, lsock_Op *op, int64_t ns) {
   Task *t = lsock_task_here(L, op->core);
-  int answer;
   if (!t) return LSOCK_R_OTHER;
+  lsock_task_reserve(L, t->r, op->w ? op->wfd : LSOCK_NOFD, ns);
   if (t->thrown) return lsock_task_thrown(L, t);
-  if (pass(t, op)) return LSOCK_R_YIELD;
+  if (pass(L, t, op)) return LSOCK_R_YIELD;
   if (ns == 0) return LSOCK_R_EXPIRED;
-  if (ns > 0)
-    lsock_task_timer(L, t->r, &t->timer, ns); /* first, as there may be no memory for it */
-  else
-    lsock_timer_clear(&t->r->timers, &t->timer); /* that of a wait for which there was no memory */
-  answer = op->w ? wait_for(L, t, op) : LSOCK_R_YIELD;
-  if (answer == LSOCK_R_YIELD)
-    t->state = WAITING;
-  else
-    lsock_timer_clear(&t->r->timers, &t->timer);
-  return answer;
+  return begin(L, t, op, ns);
 }
 
 int lsock_reactor_answer(lua_State *L, const lsock_Core *core) {
@@ -297,13 +353,12 @@ static int call_ended(lua_State *L, int owner, int ok, int n) {
   return lua_pcall(L, n + 2, 0, 0);
 }
 
-/* Forgets a task: one that ended, or was cancelled before it began. */
+/* Forgets a task: one that ended, or was cancelled before it began; from the queue it is forgotten when its turn comes. */
 static void drop(lua_State *L, int owner, const Task *t) {
+  if (t->lined) return;
   lsock_pushpart(L, owner, UV_TASKS);
-  lua_pushthread(t->co);
-  lua_xmove(t->co, L, 1);
   lua_pushnil(L);
-  lua_rawset(L, -3);
+  lua_rawsetp(L, -2, t->co);
   lua_pop(L, 1);
 }
 
@@ -311,12 +366,13 @@ static void drop(lua_State *L, int owner, const Task *t) {
 ** there is no memory for that, the task is left in the queue, so that those who wait for it do not wait for ever. */
 static void ended(lua_State *L, Reactor *r, int owner, Task *t, int status, int nres) {
   lua_State *co = t->co;
-  int n = status == LUA_OK ? nres : 1, at = lua_gettop(L) + 1;
-  unwait(t); /* a wait for which there was no memory may have left its timer */
+  int n = status == LUA_OK ? nres : 1, top = lua_gettop(L);
+  unwait(t); /* it may have been resumed by somebody else, and wait again */
   t->state = ENDED;
-  lua_pushnil(L); /* for the coroutine */
+  lsock_pushtask(L, owner, t); /* those who are told may have it forgotten */
+  lua_getiuservalue(L, -1, 1);
   if (nres < 0)
-    lua_pushliteral(L, "cannot resume dead coroutine");
+    lua_getiuservalue(L, owner, UV_DEAD);
   else if (lua_checkstack(L, n + 8))
     lua_xmove(co, L, n); /* makes room on co, which may have overflowed */
   else {
@@ -332,19 +388,16 @@ static void ended(lua_State *L, Reactor *r, int owner, Task *t, int status, int 
     lua_pop(L, 1);
     t->thrown = 0;
   }
-  lua_pushthread(co);
-  lua_xmove(co, L, 1);
-  lua_replace(L, at);
   status = call_ended(L, owner, status == LUA_OK, n);
   if (status == LUA_ERRMEM) status = call_ended(L, owner, 0, 1); /* those who wait for the task hear of that */
   if (status == LUA_ERRMEM)
-    lsock_task_enqueue(t);
+    lsock_task_enqueue(L, t);
   else {
     r->tasks--;
     drop(L, owner, t);
   }
   if (status != LUA_OK) lua_error(L);
-  lua_settop(L, at - 1);
+  lua_settop(L, top);
 }
 
 /* May it be resumed? Somebody else may have resumed or closed it: 0, or < 0. */
@@ -390,7 +443,7 @@ static void run_task(lua_State *L, Reactor *r, int owner, Task *t) {
     lua_pop(t->co, nres);
     if (t->state == RUNNING) { /* a yield of its own: the others' turn */
       t->answer = LSOCK_R_READY;
-      lsock_task_enqueue(t);
+      lsock_task_enqueue(L, t);
     }
   }
 }
@@ -425,23 +478,27 @@ static void run_queue(lua_State *L, Reactor *r, int owner) {
 
 /* An alarm rings: calls its function, in the next round once more where there was no memory for that. */
 static void ring(lua_State *L, Reactor *r, int owner, Alarm *a) {
-  uintptr_t seal = a->seal;
-  int status, alarms = lua_gettop(L) + 1;
-  a->seal = 0;
+  int status, top = lua_gettop(L);
   lsock_pushpart(L, owner, UV_ALARMS);
-  lua_rawgeti(L, alarms, a->ref);
+  lua_rawgetp(L, -1, a);
   lua_getiuservalue(L, -1, 1);
   status = lua_pcall(L, 0, 0, 0);
-  if (status == LUA_ERRMEM && r->timers.n < r->timers.cap) {
-    a->seal = seal;
-    lsock_timer_set(&r->timers, &a->timer, lsock_plat_now());
-  } else
-    luaL_unref(L, alarms, a->ref);
+  if (status == LUA_ERRMEM && r->timers.n < r->timers.cap)
+    lsock_task_timer(r, &a->timer, 0);
+  else
+    lsock_alarm_forget(L, owner, a);
   if (status != LUA_OK) lua_error(L);
-  lua_settop(L, alarms - 1);
+  lua_settop(L, top);
 }
 
-/* A task's own seal follows its timer, an alarm's likewise: which of the two is it? Takes its part of a round's time. */
+void lsock_alarm_forget(lua_State *L, int owner, const Alarm *a) {
+  lsock_pushpart(L, owner, UV_ALARMS);
+  lua_pushnil(L);
+  lua_rawsetp(L, -2, a);
+  lua_pop(L, 1);
+}
+
+/* Takes its part of a round's time. */
 static void expire(lua_State *L, Reactor *r, int owner) {
   int64_t now;
   size_t left = r->timers.n; /* those set meanwhile have their turn in the next round */
@@ -450,10 +507,10 @@ static void expire(lua_State *L, Reactor *r, int owner) {
   while (left-- > 0 && r->timers.n > 0 && r->timers.heap[0].at <= now) {
     lsock_Timer *timer = r->timers.heap[0].timer;
     lsock_timer_clear(&r->timers, timer);
-    if (((Task *)(void *)timer)->seal == LSOCK_SEAL(r->core, timer, LSOCK_KIND_TASK))
-      lsock_task_wake((Task *)(void *)timer, LSOCK_R_EXPIRED);
+    if (timer->of == LSOCK_DUE_TASK)
+      lsock_task_wake(L, TIMED(Task, timer), LSOCK_R_EXPIRED);
     else
-      ring(L, r, owner, (Alarm *)(void *)timer);
+      ring(L, r, owner, TIMED(Alarm, timer));
     if (left % 32 == 0 && lsock_plat_now() - now >= ROUND) return;
   }
 }
@@ -467,10 +524,10 @@ int64_t lsock_reactor_next(const Reactor *r) {
   return left > 0 ? left : 0;
 }
 
-static int fetch(Reactor *r, int64_t ns) {
+static int fetch(lua_State *L, Reactor *r, int64_t ns) {
   lsock_Event ev[EVENTS];
   int i, n = lsock_plat_poller_wait(r->s->fd, ev, EVENTS, ns);
-  for (i = 0; i < n; i++) event(r, &ev[i]);
+  for (i = 0; i < n; i++) event(L, r, &ev[i]);
   return n;
 }
 
@@ -510,8 +567,7 @@ static int round_body(lua_State *L) {
 static void run_round(lua_State *L, Reactor *r) {
   Former former;
   int status;
-  lua_pushvalue(L, LSOCK_UP_CORE);
-  lua_pushcclosure(L, round_body, 1);
+  lua_pushvalue(L, 3);
   lua_pushvalue(L, 1);
   former = activate(L, r);
   lua_insert(L, -3);
@@ -551,7 +607,7 @@ static int step_turn(lua_State *L, lsock_Op *op) {
     if (left < 0) left = 0;
   }
   ns = next >= 0 && (left < 0 || next < left) ? next : left;
-  if (fetch(r, op->coop ? 0 : ns) < 0) return lsock_again(op, LSOCK_READ);
+  if (fetch(L, r, op->coop ? 0 : ns) < 0) return lsock_again(op, LSOCK_READ);
   if (lsock_reactor_next(r) == 0) {
     run_round(L, r);
     return over(L, op);
@@ -571,6 +627,8 @@ int lsock_r_turn(lua_State *L) {
   if (r->turning) return luaL_error(L, "the loop is running: it cannot run within one of its tasks");
   lua_settop(L, 1);
   lua_getiuservalue(L, 1, UV_SOCK);
+  lua_pushvalue(L, LSOCK_UP_CORE);
+  lua_pushcclosure(L, round_body, 1);
   lsock_op_on(L, &op, 2, "turn", step_turn, LSOCK_MODAL);
   op.timeout = timeout;
   op.state = timeout != 0 && (op.core->hook & LSOCK_NEVER);
@@ -580,43 +638,32 @@ int lsock_r_turn(lua_State *L) {
 
 /* ---------------------------------------------------------------- waits of coroutines that are no tasks */
 
-static void end_nested(Task *t) {
-  if (t->state == ENDED) return;
-  unwait(t);
-  t->state = ENDED;
-  t->r->nested -= t->share;
-  t->share = 0;
-}
-
-/* __close, and __gc for the coroutine that died of an error and was never closed */
-static int nested_end(lua_State *L) {
-  Task *t = lua_touserdata(L, 1);
-  if (t && lua_rawlen(L, 1) == sizeof *t && !t->co) end_nested(t);
+/* Goes on with the tasks until the wait has ended, whose answer is set. Arguments: the reactor, the wait. */
+static int nested_rounds(lua_State *L) {
+  Reactor *r = lua_touserdata(L, 1);
+  Task *t = lua_touserdata(L, 2);
+  while (t->state == WAITING) {
+    if (r->running->thrown) {
+      t->answer = LSOCK_R_THROWN;
+      break;
+    }
+    if (fetch(L, r, lsock_reactor_next(r)) < 0) {
+      t->answer = LSOCK_R_OTHER;
+      if (errno != EINTR) break;
+      lsock_turn(L);
+    }
+    expire(L, r, 1);
+    if (t->state == WAITING) run_queue(L, r, 1);
+  }
   return 0;
 }
 
-/* Goes on with the tasks until the wait of `t` has ended. */
-static int nested_rounds(lua_State *L, Reactor *r, Task *t, int owner) {
-  while (t->state == WAITING) {
-    if (r->running && r->running->thrown) {
-      end_nested(t);
-      return LSOCK_R_THROWN;
-    }
-    if (fetch(r, lsock_reactor_next(r)) < 0) {
-      if (errno != EINTR) return LSOCK_R_OTHER;
-      lsock_turn(L);
-    }
-    expire(L, r, owner);
-    if (t->state == WAITING) run_queue(L, r, owner);
-  }
-  return t->answer;
-}
-
+/* The wait is on the C stack, and in nobody's list any more when that is left: errors are caught on the way. */
 int lsock_reactor_nested(lua_State *L, lsock_Op *op, int64_t ns) {
   Reactor *r = op->core->active;
-  Task *t;
-  int answer, owner, mine;
-  if (!r || !r->s || !r->running || r->nested >= NESTED_MAX || (op->core->hook & LSOCK_NEVER)) return LSOCK_R_OTHER;
+  Task t;
+  int answer, owner, status;
+  if (!r || !r->running || r->nested >= NESTED_MAX || (op->core->hook & LSOCK_NEVER)) return LSOCK_R_OTHER;
   if (op->progress) { /* it may have nothing to wait for */
     op->progress = 0;
     return LSOCK_R_READY;
@@ -624,31 +671,23 @@ int lsock_reactor_nested(lua_State *L, lsock_Op *op, int64_t ns) {
   luaL_checkstack(L, 20, "task");
   lsock_pushactive(L);
   owner = lua_gettop(L);
-  t = lua_newuserdatauv(L, sizeof *t, 1);
-  memset(t, 0, offsetof(Task, op));
-  t->seal = LSOCK_SEAL(r->core, t, LSOCK_KIND_TASK);
-  t->r = r;
-  t->fd = LSOCK_NOFD;
-  mine = lua_gettop(L);
-  lua_pushvalue(L, owner); /* __gc needs it */
-  lua_setiuservalue(L, mine, 1);
-  lua_createtable(L, 0, 2);
-  lua_pushcfunction(L, nested_end);
-  lua_setfield(L, -2, "__close");
-  lua_pushcfunction(L, nested_end);
-  lua_setfield(L, -2, "__gc");
-  lua_setmetatable(L, mine);
-  lua_toclose(L, mine);
-  if (ns >= 0) lsock_task_timer(L, r, &t->timer, ns);
-  answer = op->w ? wait_for(L, t, op) : LSOCK_R_YIELD;
+  lua_pushvalue(L, LSOCK_UP_CORE);
+  lua_pushcclosure(L, nested_rounds, 1);
+  lua_pushvalue(L, owner);
+  lua_pushlightuserdata(L, &t);
+  lsock_task_reserve(L, r, op->w ? op->wfd : LSOCK_NOFD, ns);
+  memset(&t, 0, offsetof(Task, op));
+  t.r = r;
+  t.fd = LSOCK_NOFD;
+  answer = begin(L, &t, op, ns);
   if (answer == LSOCK_R_YIELD) {
-    t->state = WAITING;
-    t->share = 1;
     r->nested++;
-    answer = nested_rounds(L, r, t, owner);
+    status = lua_pcall(L, 2, 0, 0);
+    r->nested--;
+    unwait(&t);
+    if (status != LUA_OK) lua_error(L);
+    answer = t.answer;
   }
-  end_nested(t);
-  lua_closeslot(L, mine); /* lua_settop alone, in Lua 5.4.4, forgets that closing may move the stack */
   lua_settop(L, owner - 1);
   return answer == LSOCK_R_THROWN ? lsock_task_thrown(L, r->running) : answer;
 }

@@ -24,6 +24,7 @@ typedef enum State { NEW, QUEUED, RUNNING, DONE, ABANDONED } State;
 
 struct lsock_Job {
   lsock_Job *next;
+  lsock_Job *newer, **older; /* in the list of those that the Lua state has a handle of, which only that looks at */
   lsock_Pool *pool;
   Kind kind;
   State state;
@@ -44,6 +45,7 @@ struct lsock_Job {
 struct lsock_Pool {
   pthread_mutex_t lock;
   lsock_Job *head, **tail;
+  lsock_Job *handled;
   int threads;
   int abandoned; /* those of them whose lookup nobody waits for */
   int refs;      /* the core, each job and each thread */
@@ -137,6 +139,7 @@ static lsock_Pool *new_pool(void) {
   }
   p->head = NULL;
   p->tail = &p->head;
+  p->handled = NULL;
   p->threads = p->abandoned = 0;
   p->refs = 1;
   return p;
@@ -247,6 +250,8 @@ static State look(lsock_Job *j) {
 static void drop_job(lsock_Job *j) {
   lsock_Pool *p = j->pool;
   lsock_Job **q;
+  *j->older = j->newer;
+  if (j->newer) j->newer->older = j->older;
   pthread_mutex_lock(&p->lock);
   if (j->state == RUNNING) {
     j->state = ABANDONED; /* its thread frees it */
@@ -292,6 +297,7 @@ static int core_gc(lua_State *L) {
   lsock_freescratch(L, core);
   core->pool = NULL;
   if (p) {
+    while (p->handled) drop_job(p->handled); /* whose handles Lua could not finalize */
     pthread_mutex_lock(&p->lock);
     release(p);
   }
@@ -334,6 +340,10 @@ static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *hos
   j->kind = kind;
   j->report = LSOCK_NOFD;
   j->pool = p;
+  j->newer = p->handled;
+  j->older = &p->handled;
+  if (j->newer) j->newer->older = &j->newer;
+  p->handled = j;
   pthread_mutex_lock(&p->lock);
   p->refs++;
   pthread_mutex_unlock(&p->lock);

@@ -104,7 +104,8 @@ static lsock_fd own_fd(lua_State *L, int idx) {
   if ((f = luaL_testudata(L, idx, LUA_FILEHANDLE)) != NULL)
     return lua_rawlen(L, idx) == sizeof *f && f->closef ? (lsock_fd)fileno(f->f) : LSOCK_NOFD;
   if ((sel = lsock_object(L, idx, LSOCK_KIND_SELECTOR, sizeof *sel)) != NULL && sel->s) return sel->s->fd;
-  return lsock_filefd(L, idx);
+  s = lsock_filesock(L, idx);
+  return s ? s->fd : LSOCK_NOFD;
 }
 
 /* A number, or what a method of the object says. May call Lua. */
@@ -146,6 +147,13 @@ static lsock_fd check_fd(lua_State *L, int arg, const char *op) {
   if (fd == LSOCK_NOFD && lua_isinteger(L, arg)) lsock_failno(L, EBADF, op);
   luaL_argcheck(L, fd != LSOCK_NOFD, arg, "has no open descriptor");
   return fd;
+}
+
+/* The socket, also a file's, at idx; NULL if it has nothing but what its descriptor shows. */
+static lsock_Sock *to_tls(lua_State *L, int idx) {
+  lsock_Sock *s = lsock_tosock(L, idx, lsock_core(L));
+  if (!s) s = lsock_filesock(L, idx);
+  return s && s->tr ? s : NULL;
 }
 
 /* Bytes that its descriptor does not show? */
@@ -284,8 +292,7 @@ static int sel_register(lua_State *L) {
   }
   slot = &sel->slots[fd];
   slot->events = events;
-  slot->tls = lsock_tosock(L, 2, lsock_core(L));
-  if (slot->tls && !slot->tls->tr) slot->tls = NULL;
+  slot->tls = to_tls(L, 2);
   sel->tls += slot->tls != NULL;
   lua_settop(L, 5);
   return 1;
@@ -446,6 +453,7 @@ static int events_of(short revents) {
 /* The descriptor of a socket or a Lua file that was closed, or lost it, is not waited for: the number may be another's. */
 static int is_gone(lua_State *L, int idx, lsock_fd fd) {
   const lsock_Sock *s = lsock_tosock(L, idx, lsock_core(L));
+  if (!s) s = lsock_filesock(L, idx);
   if (s) return s->fd != fd;
   return luaL_testudata(L, idx, LUA_FILEHANDLE) && own_fd(L, idx) != fd;
 }
@@ -702,7 +710,7 @@ static int step_lists(lua_State *L, lsock_Op *op) {
   }
   for (i = 0; i < readers && !hot; i++) {
     lua_rawgeti(L, 1, (lua_Integer)i + 1);
-    hot = at_hand(lsock_tosock(L, -1, op->core));
+    hot = at_hand(to_tls(L, -1));
     lua_pop(L, 1);
   }
   n = lsock_plat_pollmany(p, op->len, hot || op->coop ? 0 : ns);
@@ -715,7 +723,7 @@ static int step_lists(lua_State *L, lsock_Op *op) {
   if (hot)
     for (i = 0; i < readers; i++) {
       lua_rawgeti(L, 1, (lua_Integer)i + 1);
-      if (at_hand(lsock_tosock(L, -1, op->core))) p[i].revents |= POLLIN;
+      if (at_hand(to_tls(L, -1))) p[i].revents |= POLLIN;
       lua_pop(L, 1);
     }
   if (n > 0 || hot || patience(op) == 0) return push_lists(L, op);
@@ -771,6 +779,7 @@ int lsock_mod_wait(lua_State *L) {
   int family = -1, type = -1, proto = -1; /* a wait hook gets to see it: the policy is to know what it is */
   lsock_Op op;
   lua_settop(L, 3);
+  if (mode == 0 && at_hand(to_tls(L, 1))) return push_true(L);
   if (!lsock_tosock(L, 1, core)) { /* under a socket of ours, which is closed at the end */
     lsock_Sock *s = lsock_newsock(L, core);
     s->internal = 1;

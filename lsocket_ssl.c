@@ -15,14 +15,6 @@ LSOCKET_API int luaopen_socket_ssl(lua_State *L);
 
 /* ---------------------------------------------------------------- shared by the library's files */
 
-lsock_Ssl *lsock_pushssl(lua_State *L) {
-  lsock_Ssl *st;
-  lsock_pushcore(L, LSOCK_UV_TLS);
-  st = lsock_object(L, -1, LSOCK_KIND_SSL, sizeof *st);
-  if (!st) lsock_tampered(L);
-  return st;
-}
-
 struct lsock_Held {
   void *p;
   int kind;
@@ -65,13 +57,11 @@ static void free_held(lsock_Ssl *st) {
     void *p = st->held[i].p;
     if (!p) continue;
     switch (st->held[i].kind) {
-      case TLS_HELD_CTX:
-        SSL_CTX_set_app_data((SSL_CTX *)p, NULL);
-        SSL_CTX_free(p);
-        break;
+      case TLS_HELD_CTX: SSL_CTX_free(p); break;
       case TLS_HELD_SSL: SSL_free(p); break;
       case TLS_HELD_SESSION: SSL_SESSION_free(p); break;
-      default: BIO_free(p); break;
+      case TLS_HELD_BIO: BIO_free(p); break;
+      default: close((int)((intptr_t)p - 1)); break;
     }
   }
   OPENSSL_free(st->held);
@@ -79,8 +69,20 @@ static void free_held(lsock_Ssl *st) {
   st->held_size = st->held_free = 0;
 }
 
+#define PACE 262144
+
+void lsock_ssl_pace(lua_State *L) {
+  lsock_Ssl *st = lsock_ssl(L);
+  size_t grown = st->queued - st->paced;
+  if (grown < PACE || !lua_gc(L, LUA_GCISRUNNING)) return;
+  st->paced = st->queued;
+  lua_gc(L, LUA_GCSTEP, (int)(grown / 1024));
+}
+
 void lsock_ssl_setmeta(lua_State *L, int meta) {
-  if (lsock_pushssl(L)->ended) luaL_error(L, "the state is being closed"); /* by a finalizer older than this library */
+  if (lsock_ssl(L)->ended) luaL_error(L, "the state is being closed"); /* by a finalizer older than this library */
+  lsock_pushcore(L, LSOCK_UV_TLS);
+  if (!lsock_object(L, -1, LSOCK_KIND_SSL, sizeof(lsock_SslState))) lsock_tampered(L);
   if (lua_getiuservalue(L, -1, meta) != LUA_TTABLE) lsock_tampered(L);
   lua_setmetatable(L, -3);
   lua_pop(L, 1);
@@ -256,7 +258,11 @@ static int server_connected(lua_State *L, int status, lua_KContext ctx) {
   lua_pushvalue(L, 3);
   lua_pushvalue(L, 4);
   lua_newtable(L);
-  if (lua_rawgeti(L, 1, 1) == LUA_TSTRING && lua_rawlen(L, -1) > 0)
+  if (lua_rawgeti(L, 1, 1) == LUA_TNIL) {
+    lua_pop(L, 1);
+    lua_getfield(L, 1, "host");
+  }
+  if (lua_type(L, -1) == LUA_TSTRING && !lsock_tls_badhost(lua_tostring(L, -1))) /* one with a zone is no name */
     lua_setfield(L, -2, "server_hostname");
   else
     lua_pop(L, 1);
@@ -280,7 +286,7 @@ static int mod_server_certificate(lua_State *L) {
   if (lua_getfield(L, 2, "ca_certs") == LUA_TNIL)
     SSL_CTX_set_verify(c->ctx, SSL_VERIFY_NONE, NULL);
   else {
-    int r = lsock_ctx_loadlocations(L, c, luaL_checkstring(L, -1), NULL, NULL, 0, "get_server_certificate");
+    int r = lsock_ctx_loadlocations(L, 3, luaL_checkstring(L, -1), NULL, NULL, 0, "get_server_certificate");
     if (r) return r;
   }
   lua_settop(L, 3);
@@ -498,8 +504,8 @@ static const lsock_Reg functions[] = {{"DER_cert_to_PEM_cert", mod_der_to_pem},
 static const lsock_Reg module_meta[] = {{"__call", mod_call}, {NULL, NULL}};
 
 /* Pushes the core, after `require "socket"` where nobody has opened it yet. */
-static const lsock_Core *push_core(lua_State *L) {
-  const lsock_Core *c;
+static lsock_Core *push_core(lua_State *L) {
+  lsock_Core *c;
   if (lua_getfield(L, LUA_REGISTRYINDEX, LSOCK_CAPSULE) == LUA_TNIL) {
     lua_pop(L, 1);
     if (lua_getglobal(L, "require") != LUA_TFUNCTION) luaL_error(L, "socket.ssl needs the module socket to be open");
@@ -516,36 +522,48 @@ static const lsock_Core *push_core(lua_State *L) {
 }
 
 static int state_gc(lua_State *L) {
-  lsock_Ssl *st = lsock_object(L, 1, LSOCK_KIND_SSL, sizeof *st);
-  if (!st) return 0;
+  lsock_Ssl *st = lsock_ssl(L);
+  if (!lsock_object(L, 1, LSOCK_KIND_SSL, sizeof(lsock_SslState))) return 0;
   free_held(st);
   BIO_meth_free(st->bio);
-  st->bio = NULL;
+  BIO_meth_free(st->memory);
+  st->bio = st->memory = NULL;
   return 0;
 }
 
 enum { STATE_UV_MODULE = TLS_META_COUNT + 1, STATE_UV_COUNT = STATE_UV_MODULE };
 
-int luaopen_socket_ssl(lua_State *L) {
-  const lsock_Core *c = push_core(L);
-  int core = lua_gettop(L), st;
-  lsock_Ssl *state;
-  if (lua_getiuservalue(L, core, LSOCK_UV_TLS) == LUA_TUSERDATA) {
-    if (lua_getiuservalue(L, -1, STATE_UV_MODULE) == LUA_TTABLE) return 1;
-    lua_settop(L, core); /* memory was short when it was opened */
-  }
-  luaL_checkversion(L);
+/* Pushes the new state, which ends with the core's. */
+static void new_state(lua_State *L, int core) {
+  const lsock_Core *c = lua_touserdata(L, core);
+  lsock_SslState *state;
+  if (c->tls.main) luaL_error(L, "the state is being closed");
   state = lua_newuserdatauv(L, sizeof *state, STATE_UV_COUNT);
-  memset(state, 0, sizeof *state);
   state->seal = LSOCK_SEAL(c, state, LSOCK_KIND_SSL);
-  st = lua_gettop(L);
   lua_createtable(L, 0, 1);
   lua_pushvalue(L, core);
   lua_pushcclosure(L, state_gc, 1);
   lua_setfield(L, -2, "__gc");
-  lua_setmetatable(L, st);
-  lua_pushvalue(L, st);
+  lua_setmetatable(L, -2);
+  lua_pushvalue(L, -1);
   lua_setiuservalue(L, core, LSOCK_UV_TLS);
+}
+
+int luaopen_socket_ssl(lua_State *L) {
+  lsock_Core *c = push_core(L);
+  int core = lua_gettop(L), st;
+  luaL_checkversion(L);
+  if (lua_getiuservalue(L, core, LSOCK_UV_TLS) == LUA_TUSERDATA) { /* memory may have been short when it was opened */
+    if (lua_getiuservalue(L, -1, STATE_UV_MODULE) == LUA_TTABLE) return 1;
+    lua_pop(L, 1);
+  } else {
+    lua_settop(L, core);
+    new_state(L, core);
+  }
+  st = lua_gettop(L);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  c->tls.main = lua_tothread(L, -1);
+  lua_pop(L, 1);
   lua_createtable(L, 0, 160);
   lsock_open_sslerr(L, core);
   lsock_open_sslsock(L, core);

@@ -1,7 +1,7 @@
 /*
 ** lsocket_ssl.h: types and functions shared by the files of the TLS library, socket/ssl.so.
 **
-** Dependencies: sslerr, x509 -> sslsock -> { sslobj, sslpsk, sslctx } -> lsocket_ssl.c.
+** Dependencies: sslerr, sslbio, sslopt, x509 -> sslsock -> { sslobj, sslalgo, sslpsk, sslctx } -> lsocket_ssl.c.
 */
 #ifndef LSOCKET_SSL_H
 #define LSOCKET_SSL_H
@@ -27,20 +27,16 @@ enum { /* error classes */
        TLS_CLASSES
 };
 
+_Static_assert(sizeof(((lsock_Ssl *)0)->cls) == TLS_CLASSES * sizeof(int), "a number for each class");
+
 /* The core's user value LSOCK_UV_TLS. */
-typedef struct lsock_Ssl {
+typedef struct lsock_SslState {
   uintptr_t seal;
-  BIO_METHOD *bio; /* of descriptors */
-  int cls[TLS_CLASSES];
-  struct lsock_Held *held; /* see lsock_ssl_hold ... */
-  unsigned held_size, held_free;
-  int ended; /* ... which by now is freed */
-} lsock_Ssl;
-LSOCK_BEGINS_WITH_SEAL(lsock_Ssl);
+} lsock_SslState;
+LSOCK_BEGINS_WITH_SEAL(lsock_SslState);
 
 enum { /* its user values: metatables */
        TLS_META_CTX = 1,
-       TLS_META_TLS, /* of the connection within a socket */
        TLS_META_SOCK,
        TLS_META_OBJ,
        TLS_META_BIO,
@@ -52,15 +48,24 @@ enum { /* its user values: metatables */
 ** Lua gives up an object whose __gc it has no memory to call. So what OpenSSL allocated for objects is known here too, and
 ** what is left is freed with the state. A place in the list, or 0 where there is no memory for it.
 */
-enum { TLS_HELD_CTX = 1, TLS_HELD_SSL, TLS_HELD_SESSION, TLS_HELD_BIO };
+enum { TLS_HELD_CTX = 1, TLS_HELD_SSL, TLS_HELD_SESSION, TLS_HELD_BIO, TLS_HELD_FD };
 unsigned lsock_ssl_hold(lsock_Ssl *st, void *p, int kind);
 void lsock_ssl_release(lsock_Ssl *st, unsigned place);
 
 /* Freed so, while an older finalizer still finds the object? */
 #define TLS_GONE(o) ((o)->held && (o)->st->ended)
 
-/* Also pushes it. */
-lsock_Ssl *lsock_pushssl(lua_State *L);
+#define lsock_ssl(L) (&lsock_core(L)->tls)
+
+/* Tells the collector what MemoryBIOs have grown by; finalizers may run. */
+void lsock_ssl_pace(lua_State *L);
+
+/*
+** What OpenSSL allocates for an object neither Lua's collector nor the host's allocator can see. So the object itself is
+** larger by as much, roughly, for the collector to come in time and for the host's limit to bind. Those of sockets have
+** their descriptors' limit.
+*/
+enum { TLS_COST_CTX = 13000, TLS_COST_OBJ = 16000, TLS_COST_SESSION = 2000 };
 
 /* Gives the userdata on top one of the metatables. */
 void lsock_ssl_setmeta(lua_State *L, int meta);
@@ -70,7 +75,7 @@ void lsock_ssl_newmeta(lua_State *L, int core, const char *name, const lsock_Reg
 
 /*
 ** Calls f with a light userdata as its only argument, like lua_pcall but with the results left alone: what OpenSSL allocated
-** can be freed before an error goes on. The number of results, or -1 with the error on top.
+** can be freed before an error goes on. The number of results, or -1 with the error on top. Needs 6 free places on the stack.
 */
 int lsock_ssl_try(lua_State *L, lua_CFunction f, void *arg);
 
@@ -86,8 +91,8 @@ typedef struct lsock_Ctx {
   unsigned host_flags;
   unsigned char *alpn; /* as on the wire */
   unsigned alpn_len;
-  int keylog;   /* descriptor, or -1 */
-  lua_State *L; /* who is calling OpenSSL */
+  int keylog; /* descriptor, or -1 */
+  unsigned keylog_held;
 } lsock_Ctx;
 LSOCK_BEGINS_WITH_SEAL(lsock_Ctx);
 
@@ -102,7 +107,9 @@ enum { /* user values of a context */
        CTX_UV_KEYLOG,
        CTX_UV_PSK_CLIENT,
        CTX_UV_PSK_SERVER,
-       CTX_UV_COUNT = CTX_UV_PSK_SERVER
+       CTX_UV_ALPN,  /* as large as the list in C */
+       CTX_UV_CERTS, /* of lsock_ctx_loadlocations */
+       CTX_UV_COUNT = CTX_UV_CERTS
 };
 
 lsock_Ctx *lsock_toctx(lua_State *L, int arg);
@@ -115,25 +122,43 @@ lsock_Ctx *lsock_newctx(lua_State *L, int protocol);
 int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char *key, int password, const char *op);
 
 /* 0, or the results of the failure. */
-int lsock_ctx_loadlocations(lua_State *L, lsock_Ctx *c, const char *file, const char *path, const char *data,
-                            size_t len, const char *op);
+int lsock_ctx_loadlocations(lua_State *L, int ctx, const char *file, const char *path, const char *data, size_t len,
+                            const char *op);
 
-extern const lsock_Reg lsock_psk_methods[]; /* of contexts too */
+/*
+** Copies a list of ciphers, each of them once; their number. The list is OpenSSL's and goes when another is set; the ciphers are
+** constants.
+*/
+enum { TLS_CIPHERS = 512 };
+int lsock_ssl_ciphers(const STACK_OF(SSL_CIPHER) * from, const SSL_CIPHER **list);
+
+extern const lsock_Reg lsock_algo_methods[]; /* of contexts too */
+extern const lsock_Reg lsock_psk_methods[];
 
 /* ---------------------------------------------------------------- connections */
 
+/* A copy of some bytes, and how many of them have been used; p is NULL if there are none. */
+typedef struct lsock_Bytes {
+  unsigned char *p;
+  size_t n, at;
+} lsock_Bytes;
+
+/*
+** An SSLObject, or the second part of a TLS socket, which it lives and dies with. OpenSSL's callbacks find it through their
+** SSL, and only while it is at work for them: on the stack.
+*/
 typedef struct lsock_Tls {
-  uintptr_t seal;
+  uintptr_t seal; /* of an SSLObject */
   lsock_Ssl *st;
-  lsock_Sock *sock; /* of a socket: whose it is */
-  SSL *ssl;         /* NULL when closed */
+  SSL *ssl; /* NULL when closed */
   unsigned held;
-  lsock_Ctx *ctx;
-  lua_State *L; /* who is calling OpenSSL, NULL between calls */
-  int self;     /* then: stack index of the socket or object, 0 none ... */
-  int thrown;   /* ... and of the error a callback raised, 0 none */
+  lsock_Ctx *ctx; /* its user value, if nobody tampered with that */
+  lua_State *L;   /* who is calling OpenSSL, NULL between calls */
+  int self;       /* then: stack index of the socket or object, 0 none ... */
+  int thrown;     /* ... and of the error a callback raised, 0 none */
   lsock_fd fd;
   int nowait, err, blocked;                  /* of the BIO's last call */
+  lsock_Bytes received;                      /* what came before the descriptor was TLS's, not yet read */
   unsigned char has_ahead;                   /* bytes of the next record's header that came with the last body ... */
   char ahead[SSL3_RT_HEADER_LENGTH];         /* ... these */
   unsigned char server, suppress, handshake; /* as wrap_socket was told */
@@ -142,9 +167,11 @@ typedef struct lsock_Tls {
   unsigned char named;                       /* the peer must prove its name */
   unsigned char agreed;                      /* the handshake has been made */
   unsigned char choosing;                    /* an sni_callback is running */
-  unsigned char owing;                       /* OpenSSL still has that record: */
-  unsigned char *owed;                       /* the bytes of one whose sending was begun, NULL none, */
-  unsigned owed_n, owed_at;                  /* and how many of them have come again */
+  lsock_Bytes owed;                          /* those of a record whose sending was begun; used: have come again */
+  unsigned char owing;                       /* OpenSSL still has that record */
+  unsigned char setting_aside;               /* the BIO is to keep what it cannot send: */
+  lsock_Bytes aside;                         /* this, which goes out before anything else */
+  unsigned char told;                        /* the script was told of the end, or of what follows */
   unsigned char broken;                      /* for good, by: */
   unsigned char ended;                       /* an end of the stream without close_notify, */
   unsigned long why;                         /* an error of OpenSSL, */
@@ -152,6 +179,11 @@ typedef struct lsock_Tls {
   long verify;
 } lsock_Tls;
 LSOCK_BEGINS_WITH_SEAL(lsock_Tls);
+
+typedef struct lsock_TlsSock {
+  lsock_Sock s;
+  lsock_Tls t;
+} lsock_TlsSock;
 
 /* An SSLSession. */
 typedef struct lsock_Session {
@@ -178,7 +210,7 @@ lsock_Session *lsock_tosession(lua_State *L, int arg);
 */
 SSL_SESSION *lsock_fit_session(lua_State *L, int arg, int ctx, int host, int err);
 
-enum { /* user values of a connection */
+enum { /* user values of a TLS socket or an SSLObject */
        TLS_UV_CTX = 1,
        TLS_UV_HOST,
        TLS_UV_FILE, /* legacy objects read through a file */
@@ -197,24 +229,37 @@ int lsock_tls_bind(SSL *ssl, const unsigned char *name, size_t len);
 /* Whom the peer must be, as that context says. */
 void lsock_tls_ask(lsock_Tls *t, const lsock_Ctx *c);
 
-/* Pushes the userdata of that connection. */
-lsock_Tls *lsock_pushtls(lua_State *L, int arg);
-
 /* As wrap_socket takes them. */
 typedef struct lsock_Wrap {
   int ctx; /* stack indices */
-  int host, session;
+  int host, session, received;
   int server, suppress, handshake;
 } lsock_Wrap;
 
 /* Reads the table of options at arg. */
 void lsock_wrap_options(lua_State *L, int arg, lsock_Wrap *w, const char *const keys[]);
 
+/* The BIO: of a library's state, and for a connection. Where there is no memory: NULL, 0. */
+BIO_METHOD *lsock_tls_newmethod(void);
+int lsock_tls_attach(lsock_Tls *t);
+
+/* Sends what was laid aside. 0: some is left, and t->err says why. */
+int lsock_tls_flush(lsock_Tls *t);
+
+int lsock_bytes_set(lsock_Bytes *b, const char *p, size_t n); /* 0: no memory */
+void lsock_bytes_free(lsock_Bytes *b);
+
+/* An address as bytes, and their number; 0 for other texts. */
+size_t lsock_tls_address(const char *host, unsigned char *bytes); /* of 16 */
+
+/* Why a text cannot be a server_hostname; NULL if it can. */
+const char *lsock_tls_badhost(const char *host);
+
+/* Would a receive not wait, whatever poll(2) says of the descriptor? Then how many bytes are decrypted, or 1. */
+size_t lsock_tls_ready(const lsock_Tls *t);
+
 /* Frees what OpenSSL has of it. */
 void lsock_tls_finish(lsock_Tls *t);
-
-/* Pushes a new connection without anything to travel on. */
-lsock_Tls *lsock_newtls(lua_State *L, const lsock_Wrap *w, int meta);
 
 /* Takes the descriptor of the socket at `arg` over and makes the handshake; what the C function returns. */
 int lsock_wrap(lua_State *L, int arg, const lsock_Wrap *w, int legacy, const char *op);
@@ -232,17 +277,21 @@ lsock_Tls *lsock_tls_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step
 int lsock_tls_begin(lua_State *L, lsock_Op *op, lsock_Tls *t);
 ssize_t lsock_tls_end(lua_State *L, lsock_Op *op, lsock_Tls *t, ssize_t done, int outcome);
 
+/* Within OpenSSL: the context that the connection's user value is; NULL if the debug library made it another. */
+const lsock_Ctx *lsock_tls_ctx(const lsock_Tls *t);
+
 /*
-** Within OpenSSL: pushes the context of the connection and above it its callback of that user value; 0, nothing pushed, if
-** there is none. *base: the top before. Then, for the error on top: keeps it for lsock_tls_end.
+** Within OpenSSL: pushes that context and above it its callback of that user value; 0, nothing pushed, if there is none.
+** *base: the top before. Then, for the error on top: keeps it for lsock_tls_end.
 */
 int lsock_ctx_callback(const lsock_Tls *t, int uv, int *base);
 void lsock_tls_throw(lsock_Tls *t, int base);
 
-extern const lsock_Reg lsock_tls_methods[];    /* of both kinds: what can be asked ... */
-extern const lsock_Reg lsock_stream_methods[]; /* ... and what may wait */
-int lsock_wrap_bio(lua_State *L, const lsock_Wrap *w, BIO *in, BIO *out);
+extern const lsock_Reg lsock_tls_methods[];                             /* of both kinds: what can be asked ... */
+extern const lsock_Reg lsock_stream_methods[];                          /* ... and what may wait */
+int lsock_wrap_bio(lua_State *L, const lsock_Wrap *w, int in, int out); /* at stack indices */
 BIO *lsock_checkbio(lua_State *L, int arg);
+struct bio_method_st *lsock_memory_method(void);
 
 /* A field of both kinds by its name; 0, nothing pushed, if there is none. */
 int lsock_tls_field(lua_State *L, int arg, const char *name);
@@ -262,6 +311,9 @@ int lsock_tls_broken(lua_State *L, lsock_Op *op, const lsock_Tls *t);
 /* Ends a function by the error in OpenSSL's queue, `err` being errno after the call. */
 int lsock_ssl_fail(lua_State *L, const char *op, int err);
 
+/* The same where a file was read or written, which is e.filename. */
+int lsock_ssl_failfile(lua_State *L, const char *op, int err, const char *file);
+
 /* ---------------------------------------------------------------- certificates */
 
 /* For readers of PEM that need no password: OpenSSL's own function would ask on the terminal. */
@@ -269,6 +321,8 @@ int lsock_no_password(char *buf, int size, int writing, void *arg);
 
 void lsock_x509_push(lua_State *L, X509 *x);    /* Python's decoded form */
 void lsock_x509_pushder(lua_State *L, X509 *x); /* a string */
+/* A list of either; frees the list, which is the caller's own and may be NULL, whatever happens. */
+void lsock_x509_pushlist(lua_State *L, STACK_OF(X509) * certs, int decoded);
 int lsock_x509_pem_to_der(lua_State *L, const char *pem, size_t len);
 
 #endif

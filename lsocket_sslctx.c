@@ -7,7 +7,9 @@
 #include <limits.h>
 #include <openssl/pem.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Python's choice: forward secrecy and authenticated encryption; what every peer of today has. */
@@ -37,8 +39,10 @@ static int sni_call(lua_State *L) { /* function, socket, name, context, where th
   lua_call(L, 3, 1);
   if (lua_isnil(L, -1)) return 0;
   v = lua_tointegerx(L, -1, &ok);
-  if (!ok || v < 0 || v > 255)
+  if (!ok || v < 0 || v > 255) {
+    *answer = SSL_AD_INTERNAL_ERROR;
     return luaL_error(L, "sni_callback must return nothing or an alert's number, not %s", luaL_tolstring(L, -1, NULL));
+  }
   *answer = (int)v;
   return 0;
 }
@@ -51,16 +55,26 @@ static int push_name(lua_State *L) { /* the name may make memory run out: protec
   return sni_call(L);
 }
 
+static const lsock_Ctx *push_ctx(const lsock_Tls *t) {
+  const lsock_Ctx *c;
+  lua_getiuservalue(t->L, t->self, TLS_UV_CTX);
+  c = lsock_toctx(t->L, -1);
+  return c == t->ctx ? c : NULL;
+}
+
+const lsock_Ctx *lsock_tls_ctx(const lsock_Tls *t) {
+  const lsock_Ctx *c;
+  if (!t || !t->L || !lua_checkstack(t->L, 1)) return NULL;
+  c = push_ctx(t);
+  lua_pop(t->L, 1);
+  return c;
+}
+
 int lsock_ctx_callback(const lsock_Tls *t, int uv, int *base) {
   lua_State *L = t->L;
   *base = lua_gettop(L);
-  if (!t->self || !lua_checkstack(L, 12)) return 0;
-  lua_getiuservalue(L, t->self, 1); /* a socket's connection, or an SSLObject's context */
-  if (lsock_object(L, t->self, LSOCK_KIND_SOCK, sizeof(lsock_Sock)) && lua_touserdata(L, -1)) {
-    lua_getiuservalue(L, -1, TLS_UV_CTX);
-    lua_replace(L, -2);
-  }
-  if (lua_touserdata(L, -1) == t->ctx && lua_getiuservalue(L, -1, uv) == LUA_TFUNCTION) return 1; /* or tampered with */
+  if (!lua_checkstack(L, 12)) return 0;
+  if (push_ctx(t) && lua_getiuservalue(L, -1, uv) == LUA_TFUNCTION) return 1;
   lua_settop(L, *base);
   return 0;
 }
@@ -77,7 +91,7 @@ static int on_servername(SSL *ssl, int *alert, void *arg) {
   const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
   int answer = -1, base, status;
   (void)arg;
-  if (!L || !t->self) return SSL_TLSEXT_ERR_NOACK;
+  if (!L) return SSL_TLSEXT_ERR_NOACK;
   if (!lua_checkstack(L, 12)) {
     *alert = SSL_AD_INTERNAL_ERROR;
     return SSL_TLSEXT_ERR_ALERT_FATAL;
@@ -96,7 +110,7 @@ static int on_servername(SSL *ssl, int *alert, void *arg) {
   ERR_clear_error(); /* what it left in OpenSSL's queue would pass for the handshake's */
   if (status != LUA_OK) {
     lsock_tls_throw(t, base);
-    *alert = SSL_AD_HANDSHAKE_FAILURE;
+    *alert = answer < 0 ? SSL_AD_HANDSHAKE_FAILURE : answer;
     return SSL_TLSEXT_ERR_ALERT_FATAL;
   }
   lua_settop(L, base);
@@ -119,16 +133,17 @@ static int on_hello(SSL *ssl, int *alert, void *arg) {
 
 static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen, const unsigned char *in, unsigned inlen,
                    void *arg) {
-  const lsock_Ctx *c = arg;
-  (void)ssl;
-  if (!c->alpn || SSL_select_next_proto((unsigned char **)(uintptr_t)out, outlen, c->alpn, c->alpn_len, in, inlen) !=
-                      OPENSSL_NPN_NEGOTIATED)
+  const lsock_Ctx *c = lsock_tls_ctx(SSL_get_app_data(ssl));
+  (void)arg;
+  if (!c || !c->alpn ||
+      SSL_select_next_proto((unsigned char **)(uintptr_t)out, outlen, c->alpn, c->alpn_len, in, inlen) !=
+          OPENSSL_NPN_NEGOTIATED)
     return SSL_TLSEXT_ERR_NOACK;
   return SSL_TLSEXT_ERR_OK;
 }
 
 static void on_keylog(const SSL *ssl, const char *line) {
-  const lsock_Ctx *c = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+  const lsock_Ctx *c = lsock_tls_ctx(SSL_get_app_data(ssl));
   char text[1024];
   int n = snprintf(text, sizeof text, "%s\n", line);
   ssize_t put = 0;
@@ -143,13 +158,12 @@ static void on_keylog(const SSL *ssl, const char *line) {
 static void setup(lsock_Ctx *c) {
   SSL_CTX *x = c->ctx;
   X509_VERIFY_PARAM *param = SSL_CTX_get0_param(x);
-  SSL_CTX_set_app_data(x, c);
   SSL_CTX_set_options(x, SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_ENABLE_MIDDLEBOX_COMPAT |
                              SSL_OP_NO_RENEGOTIATION);
   SSL_CTX_set_mode(x, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
   SSL_CTX_clear_mode(x, SSL_MODE_AUTO_RETRY); /* a peer that sends only records without data must not hold an attempt */
   X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_TRUSTED_FIRST);
-  SSL_CTX_set_alpn_select_cb(x, on_alpn, c);
+  SSL_CTX_set_alpn_select_cb(x, on_alpn, NULL);
   SSL_CTX_set_min_proto_version(x, TLS1_2_VERSION);
   c->host_flags = X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS;
   c->check_hostname = c->protocol == PROTOCOL_TLS_CLIENT;
@@ -160,13 +174,12 @@ lsock_Ctx *lsock_newctx(lua_State *L, int protocol) {
   const SSL_METHOD *m = protocol == PROTOCOL_TLS_CLIENT   ? TLS_client_method()
                         : protocol == PROTOCOL_TLS_SERVER ? TLS_server_method()
                                                           : TLS_method();
-  lsock_Ctx *c = lua_newuserdatauv(L, sizeof *c, CTX_UV_COUNT);
+  lsock_Ctx *c = lua_newuserdatauv(L, sizeof *c + TLS_COST_CTX, CTX_UV_COUNT);
   memset(c, 0, sizeof *c);
   c->seal = LSOCK_SEAL(lsock_core(L), c, LSOCK_KIND_CONTEXT);
   c->protocol = protocol;
   c->keylog = -1;
-  c->st = lsock_pushssl(L);
-  lua_pop(L, 1);
+  c->st = lsock_ssl(L);
   lsock_ssl_setmeta(L, TLS_META_CTX);
   ERR_clear_error();
   c->ctx = SSL_CTX_new(m);
@@ -177,19 +190,26 @@ lsock_Ctx *lsock_newctx(lua_State *L, int protocol) {
   return c;
 }
 
+static void close_keylog(lsock_Ctx *c) {
+  if (c->keylog >= 0 && !(c->keylog_held && c->st->ended)) {
+    lsock_ssl_release(c->st, c->keylog_held);
+    close(c->keylog);
+  }
+  c->keylog = -1;
+  c->keylog_held = 0;
+}
+
 static int ctx_gc(lua_State *L) {
   lsock_Ctx *c = lsock_object(L, 1, LSOCK_KIND_CONTEXT, sizeof *c);
   if (!c) return 0;
   if (c->ctx && !TLS_GONE(c)) {
     lsock_ssl_release(c->st, c->held);
-    SSL_CTX_set_app_data(c->ctx, NULL);
     SSL_CTX_free(c->ctx);
   }
   c->ctx = NULL;
   OPENSSL_free(c->alpn);
   c->alpn = NULL;
-  if (c->keylog >= 0) close(c->keylog);
-  c->keylog = -1;
+  close_keylog(c);
   return 0;
 }
 
@@ -257,8 +277,9 @@ int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char
   ERR_clear_error();
   expect_password(c, &w);
   ok = SSL_CTX_use_certificate_chain_file(c->ctx, cert) == 1;
-  expect_password(c, &w); /* a function that was asked may have loaded something itself */
-  undone = ok && SSL_CTX_use_PrivateKey_file(c->ctx, key ? key : cert, SSL_FILETYPE_PEM) != 1;
+  expect_password(c, &w);    /* a function that was asked may have loaded something itself */
+  if (ok && key) cert = key; /* the file an error is about */
+  undone = ok && SSL_CTX_use_PrivateKey_file(c->ctx, cert, SSL_FILETYPE_PEM) != 1;
   ok = ok && !undone && SSL_CTX_check_private_key(c->ctx) == 1;
   err = errno;
   expect_password(c, NULL);
@@ -271,19 +292,21 @@ int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char
     /* what garbage a wrong password leads to is chance, and so is OpenSSL's reason */
     lsock_Fail f = {0};
     ERR_clear_error();
-    lua_createtable(L, 0, 2);
+    lua_createtable(L, 0, 3);
+    lua_pushstring(L, cert);
+    lua_setfield(L, -2, "filename");
     lua_pushstring(L, password ? "BAD_DECRYPT" : "BAD_PASSWORD_READ");
     lua_setfield(L, -2, "code");
     lua_pushstring(L, password ? "the private key cannot be decrypted with this password"
                                : "the private key is encrypted, and there is no password");
     lua_setfield(L, -2, "message");
-    f.cls = lsock_pushssl(L)->cls[TLS_ERROR];
+    f.cls = lsock_ssl(L)->cls[TLS_ERROR];
     f.err = SSL_ERROR_SSL;
     f.op = op;
-    f.extra = lua_gettop(L) - 1;
+    f.extra = lua_gettop(L);
     return lsock_fail(L, &f);
   }
-  return ok ? 0 : lsock_ssl_fail(L, op, err);
+  return ok ? 0 : lsock_ssl_failfile(L, op, err, cert);
 }
 
 static const char *opt_path(lua_State *L, int arg) {
@@ -347,16 +370,49 @@ static int add_data(X509_STORE *store, const char *data, size_t len) {
   return n;
 }
 
-int lsock_ctx_loadlocations(lua_State *L, lsock_Ctx *c, const char *file, const char *path, const char *data,
-                            size_t len, const char *op) {
-  int r = file || path ? lsock_admit_other(L, op, "open") : 0;
+/*
+** Certificates take up some four times their text, of which neither the collector nor the host's allocator knows. So the
+** context keeps a userdata as large, which begin_load pushes, and end_load gives it if there are more certificates now.
+*/
+static int begin_load(lua_State *L, const lsock_Ctx *c, const char *file, size_t len) {
+  struct stat st;
+  if (file && stat(file, &st) == 0 && S_ISREG(st.st_mode) && st.st_size < INT_MAX) len += (size_t)st.st_size;
+  lua_newuserdatauv(L, len < SIZE_MAX / 4 ? 4 * len : len, 1);
+  return sk_X509_OBJECT_num(X509_STORE_get0_objects(SSL_CTX_get_cert_store(c->ctx)));
+}
+
+static void end_load(lua_State *L, const lsock_Ctx *c, int ctx, int before) {
+  if (sk_X509_OBJECT_num(X509_STORE_get0_objects(SSL_CTX_get_cert_store(c->ctx))) > before) {
+    lua_getiuservalue(L, ctx, CTX_UV_CERTS);
+    lua_setiuservalue(L, -2, 1);
+    lua_setiuservalue(L, ctx, CTX_UV_CERTS);
+  } else
+    lua_pop(L, 1);
+}
+
+int lsock_ctx_loadlocations(lua_State *L, int ctx, const char *file, const char *path, const char *data, size_t len,
+                            const char *op) {
+  const lsock_Ctx *c = lsock_checkctx(L, ctx);
+  int r = file || path ? lsock_admit_other(L, op, "open") : 0, before, ok, err = EINVAL;
+  const char *at = NULL; /* the file an error is about */
   if (r) return r;
+  if (data && len > INT_MAX) return luaL_error(L, "cadata is too long");
+  before = begin_load(L, c, file, data ? len : 0);
   errno = 0;
   ERR_clear_error();
-  if (data && len > INT_MAX) return luaL_error(L, "cadata is too long");
-  if (data && add_data(SSL_CTX_get_cert_store(c->ctx), data, len) <= 0) return lsock_ssl_fail(L, op, EINVAL);
-  if ((file || path) && !SSL_CTX_load_verify_locations(c->ctx, file, path)) return lsock_ssl_fail(L, op, errno);
-  return 0;
+  ok = !data || add_data(SSL_CTX_get_cert_store(c->ctx), data, len) > 0;
+  if (ok && file) {
+    at = file;
+    ok = SSL_CTX_load_verify_file(c->ctx, file);
+    err = errno;
+  }
+  if (ok && path) {
+    at = path;
+    ok = SSL_CTX_load_verify_dir(c->ctx, path);
+    err = errno;
+  }
+  end_load(L, c, ctx, before);
+  return ok ? 0 : lsock_ssl_failfile(L, op, err, at);
 }
 
 static const char *field(lua_State *L, int arg, const char *key, size_t *len) {
@@ -375,10 +431,10 @@ static const char *field(lua_State *L, int arg, const char *key, size_t *len) {
 */
 static int ctx_load_verify_locations(lua_State *L) {
   static const char *const keys[] = {"cafile", "capath", "cadata", NULL};
-  lsock_Ctx *c = lsock_checkctx(L, 1);
   const char *file, *path, *data;
   size_t n, len = 0;
   int r;
+  lsock_checkctx(L, 1);
   if (lua_istable(L, 2)) {
     lsock_checkkeys(L, 2, keys);
     file = field(L, 2, "cafile", &n);
@@ -390,20 +446,36 @@ static int ctx_load_verify_locations(lua_State *L) {
     data = luaL_optlstring(L, 4, NULL, &len);
   }
   luaL_argcheck(L, file || path || data, 2, "cafile, capath or cadata expected");
-  r = lsock_ctx_loadlocations(L, c, file, path, data, len, "load_verify_locations");
+  r = lsock_ctx_loadlocations(L, 1, file, path, data, len, "load_verify_locations");
   if (r) return r;
+  lua_settop(L, 1);
+  return 1;
+}
+
+static int load_default(lua_State *L, const lsock_Ctx *c, int ctx) {
+  const char *file = getenv(X509_get_default_cert_file_env());
+  int before = begin_load(L, c, file ? file : X509_get_default_cert_file(), 0), ok;
+  ERR_clear_error();
+  ok = SSL_CTX_set_default_verify_paths(c->ctx);
+  if (ok) ERR_clear_error();
+  end_load(L, c, ctx, before);
+  return ok;
+}
+
+static int method_load_default(lua_State *L, const char *op) {
+  lsock_Ctx *c = lsock_checkctx(L, 1);
+  if (!load_default(L, c, 1)) return lsock_ssl_fail(L, op, 0);
   lua_settop(L, 1);
   return 1;
 }
 
 /* c:load_default_certs([purpose]) -> c; c:set_default_verify_paths() -> c: trusts what the system does */
 static int ctx_load_default(lua_State *L) {
-  lsock_Ctx *c = lsock_checkctx(L, 1);
-  ERR_clear_error();
-  if (!SSL_CTX_set_default_verify_paths(c->ctx)) return lsock_ssl_fail(L, "load_default_certs", 0);
-  ERR_clear_error();
-  lua_settop(L, 1);
-  return 1;
+  return method_load_default(L, "load_default_certs");
+}
+
+static int ctx_default_paths(lua_State *L) {
+  return method_load_default(L, "set_default_verify_paths");
 }
 
 /* c:cert_store_stats() -> {x509=, x509_ca=, crl=}: counts of what was loaded; folders load when used */
@@ -435,124 +507,11 @@ static int ctx_cert_store_stats(lua_State *L) {
 /* c:get_ca_certs([binary]) -> list of the CA certificates loaded, decoded or as DER bytes */
 static int ctx_get_ca_certs(lua_State *L) {
   lsock_Ctx *c = lsock_checkctx(L, 1);
-  STACK_OF(X509_OBJECT) *list = X509_STORE_get0_objects(SSL_CTX_get_cert_store(c->ctx));
-  int i, binary = lua_toboolean(L, 2);
-  lua_newtable(L);
-  for (i = 0; i < sk_X509_OBJECT_num(list); i++) {
-    X509 *x = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(list, i));
-    if (!x || X509_check_ca(x) <= 0) continue;
-    if (binary)
-      lsock_x509_pushder(L, x);
-    else
-      lsock_x509_push(L, x);
-    lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
-  }
-  return 1;
-}
-
-/* ---------------------------------------------------------------- algorithms */
-
-/* c:set_ciphers(list) -> c: of TLS 1.2, as openssl-ciphers(1) writes them */
-static int ctx_set_ciphers(lua_State *L) {
-  lsock_Ctx *c = lsock_checkctx(L, 1);
-  ERR_clear_error();
-  if (!SSL_CTX_set_cipher_list(c->ctx, luaL_checkstring(L, 2))) return lsock_ssl_fail(L, "set_ciphers", EINVAL);
-  lua_settop(L, 1);
-  return 1;
-}
-
-/* c:set_ciphersuites(list) -> c: of TLS 1.3, names joined by colons */
-static int ctx_set_ciphersuites(lua_State *L) {
-  lsock_Ctx *c = lsock_checkctx(L, 1);
-  ERR_clear_error();
-  if (!SSL_CTX_set_ciphersuites(c->ctx, luaL_checkstring(L, 2))) return lsock_ssl_fail(L, "set_ciphersuites", EINVAL);
-  lua_settop(L, 1);
-  return 1;
-}
-
-/* c:set_groups(list) -> c: names joined by colons; c:set_ecdh_curve(name) -> c */
-static int ctx_set_groups(lua_State *L) {
-  lsock_Ctx *c = lsock_checkctx(L, 1);
-  const char *list = luaL_checkstring(L, 2);
-  ERR_clear_error();
-  if (!SSL_CTX_ctrl(c->ctx, SSL_CTRL_SET_GROUPS_LIST, 0, (void *)(uintptr_t)list))
-    return lsock_ssl_fail(L, "set_groups", EINVAL);
-  lua_settop(L, 1);
-  return 1;
-}
-
-static void set_nid(lua_State *L, int nid, const char *key) {
-  if (nid == NID_undef) return;
-  lua_pushstring(L, OBJ_nid2ln(nid));
-  lua_setfield(L, -2, key);
-}
-
-/* c:get_ciphers() -> list of {name=, protocol=, id=, description=, strength_bits=, alg_bits=, aead=, symmetric= ...} */
-static int ctx_get_ciphers(lua_State *L) {
-  STACK_OF(SSL_CIPHER) *list = SSL_CTX_get_ciphers(lsock_checkctx(L, 1)->ctx);
-  char text[512];
-  int i, bits;
-  lua_newtable(L);
-  for (i = 0; i < sk_SSL_CIPHER_num(list); i++) {
-    const SSL_CIPHER *c = sk_SSL_CIPHER_value(list, i);
-    lua_createtable(L, 0, 11);
-    lua_pushstring(L, SSL_CIPHER_get_name(c));
-    lua_setfield(L, -2, "name");
-    lua_pushstring(L, SSL_CIPHER_get_version(c));
-    lua_setfield(L, -2, "protocol");
-    lua_pushinteger(L, (lua_Integer)SSL_CIPHER_get_id(c));
-    lua_setfield(L, -2, "id");
-    if (SSL_CIPHER_description(c, text, sizeof text)) {
-      lua_pushlstring(L, text, strcspn(text, "\n"));
-      lua_setfield(L, -2, "description");
-    }
-    lua_pushinteger(L, SSL_CIPHER_get_bits(c, &bits));
-    lua_setfield(L, -2, "strength_bits");
-    lua_pushinteger(L, bits);
-    lua_setfield(L, -2, "alg_bits");
-    lua_pushboolean(L, SSL_CIPHER_is_aead(c));
-    lua_setfield(L, -2, "aead");
-    set_nid(L, SSL_CIPHER_get_cipher_nid(c), "symmetric");
-    set_nid(L, SSL_CIPHER_get_digest_nid(c), "digest");
-    set_nid(L, SSL_CIPHER_get_kx_nid(c), "kea");
-    set_nid(L, SSL_CIPHER_get_auth_nid(c), "auth");
-    lua_rawseti(L, -2, i + 1);
-  }
-  return 1;
-}
-
-/* c:set_alpn_protocols(list) -> c: the first that the client also has is used */
-static int ctx_set_alpn(lua_State *L) {
-  lsock_Ctx *c = lsock_checkctx(L, 1);
-  unsigned char *wire;
-  size_t len;
-  lua_Integer i, n;
-  luaL_Buffer b;
-  luaL_checktype(L, 2, LUA_TTABLE);
-  lua_settop(L, 2);
-  n = (lua_Integer)lua_rawlen(L, 2);
-  luaL_buffinit(L, &b);
-  for (i = 1; i <= n; i++) {
-    const char *s;
-    if (lua_rawgeti(L, 2, i) != LUA_TSTRING) return luaL_argerror(L, 2, "list of strings expected");
-    s = lua_tolstring(L, -1, &len);
-    luaL_argcheck(L, len > 0 && len < 256, 2, "a protocol's name has 1-255 bytes");
-    lua_pop(L, 1); /* the table holds it */
-    luaL_addchar(&b, (char)len);
-    luaL_addlstring(&b, s, len);
-  }
-  luaL_pushresult(&b);
-  wire = (unsigned char *)(uintptr_t)lua_tolstring(L, -1, &len);
-  luaL_argcheck(L, len <= 65535, 2, "too many protocols");
-  wire = len ? OPENSSL_memdup(wire, len) : NULL;
-  if ((len && !wire) || SSL_CTX_set_alpn_protos(c->ctx, wire, (unsigned)len) != 0) {
-    OPENSSL_free(wire);
-    return luaL_error(L, "not enough memory");
-  }
-  OPENSSL_free(c->alpn);
-  c->alpn = wire;
-  c->alpn_len = (unsigned)len;
-  lua_settop(L, 1);
+  STACK_OF(X509) *list = X509_STORE_get1_all_certs(SSL_CTX_get_cert_store(c->ctx));
+  int i;
+  for (i = sk_X509_num(list); i-- > 0;)
+    if (X509_check_ca(sk_X509_value(list, i)) <= 0) X509_free(sk_X509_delete(list, i));
+  lsock_x509_pushlist(L, list, !lua_toboolean(L, 2));
   return 1;
 }
 
@@ -561,19 +520,21 @@ static int ctx_load_dh_params(lua_State *L) {
   lsock_Ctx *c = lsock_checkctx(L, 1);
   BIO *b;
   EVP_PKEY *p;
+  const char *path;
   int err;
   luaL_checkstring(L, 2);
+  path = opt_path(L, 2);
   if ((err = lsock_admit_other(L, "load_dh_params", "open")) != 0) return err;
   ERR_clear_error();
   errno = 0;
-  b = BIO_new_file(opt_path(L, 2), "r");
-  if (!b) return lsock_ssl_fail(L, "load_dh_params", errno);
+  b = BIO_new_file(path, "r");
+  if (!b) return lsock_ssl_failfile(L, "load_dh_params", errno, path);
   p = PEM_read_bio_Parameters(b, NULL);
   err = p && SSL_CTX_set0_tmp_dh_pkey(c->ctx, p) ? 0 : 1;
   BIO_free(b);
   if (err) {
     EVP_PKEY_free(p);
-    return lsock_ssl_fail(L, "load_dh_params", EINVAL);
+    return lsock_ssl_failfile(L, "load_dh_params", EINVAL, path);
   }
   lua_settop(L, 1);
   return 1;
@@ -609,8 +570,8 @@ static int ctx_session_stats(lua_State *L) {
 
 /* c:wrap_socket(socket [, options]) -> TLS socket, which has taken the descriptor over; options as in the reference */
 static int ctx_wrap_socket(lua_State *L) {
-  static const char *const keys[] = {"server_side",          "server_hostname", "do_handshake_on_connect",
-                                     "suppress_ragged_eofs", "session",         NULL};
+  static const char *const keys[] = {
+      "server_side", "server_hostname", "do_handshake_on_connect", "suppress_ragged_eofs", "session", "received", NULL};
   lsock_Wrap w = {0};
   lsock_checkctx(L, 1);
   lua_settop(L, 3);
@@ -623,13 +584,14 @@ static int ctx_wrap_socket(lua_State *L) {
 static int ctx_wrap_bio(lua_State *L) {
   static const char *const keys[] = {"server_side", "server_hostname", "session", NULL};
   lsock_Wrap w = {0};
-  BIO *in = lsock_checkbio(L, 2), *out = lsock_checkbio(L, 3);
   lsock_checkctx(L, 1);
+  lsock_checkbio(L, 2);
+  lsock_checkbio(L, 3);
   lua_settop(L, 4);
   w.ctx = 1;
   lsock_wrap_options(L, 4, &w, keys);
   w.suppress = 0;
-  return lsock_wrap_bio(L, &w, in, out);
+  return lsock_wrap_bio(L, &w, 2, 3);
 }
 
 /* ---------------------------------------------------------------- fields */
@@ -770,19 +732,35 @@ static void get_keylog(lua_State *L, const lsock_Ctx *c) {
   lua_getiuservalue(L, 1, CTX_UV_KEYLOG);
 }
 
+/*
+** Nothing here may block, and no signal may end the program: opened to be read too, a FIFO whose last reader goes raises none,
+** and what it has no room for is not logged.
+*/
+static int open_log(const char *path) {
+  const int flags = O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+  struct stat st;
+  int fd = open(path, O_WRONLY | flags, 0600), both;
+  if (fd < 0 || fstat(fd, &st) < 0 || !S_ISFIFO(st.st_mode)) return fd;
+  both = open(path, O_RDWR | flags, 0600);
+  close(fd);
+  return both;
+}
+
 static void set_keylog(lua_State *L, lsock_Ctx *c) {
   const char *path = opt_path(L, 3);
   int fd = -1;
   if (path) {
     (void)lsock_admit_other(L, "keylog_filename", "open"); /* raises: this is no try_ form */
-    fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    fd = open_log(path);
     if (fd < 0) {
-      (void)lsock_failno(L, errno, "keylog_filename");
+      ERR_clear_error();
+      (void)lsock_ssl_failfile(L, "keylog_filename", errno, path);
       return;
     }
   }
-  if (c->keylog >= 0) close(c->keylog);
+  close_keylog(c);
   c->keylog = fd;
+  if (fd >= 0) c->keylog_held = lsock_ssl_hold(c->st, (void *)((intptr_t)fd + 1), TLS_HELD_FD);
   SSL_CTX_set_keylog_callback(c->ctx, fd >= 0 ? on_keylog : NULL);
   lua_settop(L, 3);
   lua_setiuservalue(L, 1, CTX_UV_KEYLOG);
@@ -865,9 +843,9 @@ static int mod_default_context(lua_State *L) {
   c = lsock_newctx(L, purpose == 0 ? PROTOCOL_TLS_CLIENT : PROTOCOL_TLS_SERVER);
   X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(c->ctx), X509_V_FLAG_PARTIAL_CHAIN | X509_V_FLAG_X509_STRICT);
   if (file || path || data) {
-    r = lsock_ctx_loadlocations(L, c, file, path, data, len, "create_default_context");
+    r = lsock_ctx_loadlocations(L, lua_gettop(L), file, path, data, len, "create_default_context");
     if (r) return r;
-  } else if (purpose == 0 && !SSL_CTX_set_default_verify_paths(c->ctx))
+  } else if (purpose == 0 && !load_default(L, c, lua_gettop(L)))
     return lsock_ssl_fail(L, "create_default_context", 0);
   ERR_clear_error();
   return 1;
@@ -877,18 +855,12 @@ static int mod_default_context(lua_State *L) {
 
 static const lsock_Reg ctx_methods[] = {{"cert_store_stats", ctx_cert_store_stats},
                                         {"get_ca_certs", ctx_get_ca_certs},
-                                        {"get_ciphers", ctx_get_ciphers},
                                         {"!load_cert_chain", ctx_load_cert_chain},
                                         {"!load_default_certs", ctx_load_default},
                                         {"!load_dh_params", ctx_load_dh_params},
                                         {"!load_verify_locations", ctx_load_verify_locations},
                                         {"session_stats", ctx_session_stats},
-                                        {"set_alpn_protocols", ctx_set_alpn},
-                                        {"!set_ciphers", ctx_set_ciphers},
-                                        {"!set_ciphersuites", ctx_set_ciphersuites},
-                                        {"!set_default_verify_paths", ctx_load_default},
-                                        {"!set_ecdh_curve", ctx_set_groups},
-                                        {"!set_groups", ctx_set_groups},
+                                        {"!set_default_verify_paths", ctx_default_paths},
                                         {"!wrap_bio", ctx_wrap_bio},
                                         {"!wrap_socket", ctx_wrap_socket},
                                         {NULL, NULL}};
@@ -906,6 +878,7 @@ void lsock_open_sslctx(lua_State *L, int core) {
   lua_pushvalue(L, core);
   lua_newtable(L);
   c->api->do_register(L, core, ctx_methods);
+  c->api->do_register(L, core, lsock_algo_methods);
   c->api->do_register(L, core, lsock_psk_methods);
   lua_pushcclosure(L, ctx_index, 2);
   lua_setfield(L, -2, "__index");

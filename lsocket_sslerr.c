@@ -59,19 +59,16 @@ static int is_verification(unsigned long e) {
   return ERR_GET_LIB(e) == ERR_LIB_SSL && ERR_GET_REASON(e) == SSL_R_CERTIFICATE_VERIFY_FAILED;
 }
 
-/* Sets verify_code, verify_message and server_hostname in the table on top; pushes the message. */
+/* Sets verify_code, verify_message and server_hostname in the table on top; leaves the message on top. */
 static const char *describe_verification(lua_State *L, const lsock_Op *op, const lsock_Tls *t) {
   const char *text = X509_verify_cert_error_string(t->verify), *host = NULL;
   int table = lua_gettop(L);
   lua_pushinteger(L, t->verify);
   lua_setfield(L, table, "verify_code");
-  if (op->self) {
-    lsock_pushtls(L, op->self);
-    lua_getiuservalue(L, -1, TLS_UV_HOST);
-    host = lua_tostring(L, -1);
-    lua_setfield(L, table, "server_hostname");
-    lua_pop(L, 1);
-  }
+  lua_getiuservalue(L, op->self, TLS_UV_HOST);
+  host = lua_tostring(L, -1);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, table, "server_hostname");
   if (t->verify == X509_V_ERR_HOSTNAME_MISMATCH && host)
     text = lua_pushfstring(L, "hostname mismatch, certificate is not valid for '%s'", host);
   else if (t->verify == X509_V_ERR_IP_ADDRESS_MISMATCH && host)
@@ -115,7 +112,7 @@ int lsock_tls_broken(lua_State *L, lsock_Op *op, const lsock_Tls *t) {
     if (is_verification(t->why) && t->verify != X509_V_OK) {
       cls = TLS_VERIFICATION;
       describe_verification(L, op, t);
-      lua_pushvalue(L, -2);
+      lua_pushvalue(L, op->extra);
       describe(L, t->why, lua_tostring(L, -2));
     } else
       describe(L, t->why, NULL);
@@ -132,29 +129,35 @@ static unsigned long best_error(void) {
   return ERR_GET_LIB(last) == ERR_LIB_SSL && ERR_GET_LIB(first) != ERR_LIB_SSL ? first : last;
 }
 
-int lsock_ssl_fail(lua_State *L, const char *op, int err) {
+int lsock_ssl_failfile(lua_State *L, const char *op, int err, const char *file) {
   unsigned long e = best_error();
-  lsock_Ssl *st = lsock_pushssl(L);
   lsock_Fail f = {0};
   ERR_clear_error();
-  if (ERR_SYSTEM_ERROR(e)) return lsock_failno(L, ERR_GET_REASON(e), op);
-  if (e == 0 && err != 0) return lsock_failno(L, err, op);
-  lua_createtable(L, 0, 4);
-  f.cls = st->cls[TLS_ERROR];
-  f.err = SSL_ERROR_SSL;
   f.op = op;
+  lua_createtable(L, 0, 5);
   f.extra = lua_gettop(L);
-  describe(L, e, NULL);
+  if (ERR_SYSTEM_ERROR(e))
+    f.err = ERR_GET_REASON(e);
+  else if (e == 0 && err != 0)
+    f.err = err;
+  else {
+    f.cls = lsock_ssl(L)->cls[TLS_ERROR];
+    f.err = SSL_ERROR_SSL;
+    describe(L, e, NULL);
+  }
+  lua_pushstring(L, file);
+  lua_setfield(L, f.extra, "filename");
   return lsock_fail(L, &f);
 }
 
+int lsock_ssl_fail(lua_State *L, const char *op, int err) {
+  return lsock_ssl_failfile(L, op, err, NULL);
+}
+
 void lsock_open_sslerr(lua_State *L, int core) {
-  const lsock_Core *c = lua_touserdata(L, core);
-  lsock_Ssl *st;
+  lsock_Core *c = lua_touserdata(L, core);
+  lsock_Ssl *st = &c->tls;
   int i, table = lua_gettop(L);
-  lua_getiuservalue(L, core, LSOCK_UV_TLS);
-  st = lua_touserdata(L, -1);
-  lua_pop(L, 1);
   for (i = 0; i < TLS_CLASSES; i++) {
     st->cls[i] = c->api->newclass(L, core, classes[i].name, i == TLS_ERROR ? LSOCK_ERROR : st->cls[TLS_ERROR]);
     c->api->pushclass(L, core, st->cls[i]);

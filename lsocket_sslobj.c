@@ -27,10 +27,11 @@ static SSL *check_proven(lua_State *L) {
 
 /* ---------------------------------------------------------------- what was agreed */
 
-/* s:pending() -> bytes decrypted but not yet given out */
+/* s:pending() -> bytes decrypted but not yet given out; 1 if there are none, but an end or an error to be told */
 static int tls_pending(lua_State *L) {
-  const SSL *ssl = check_open(L);
-  lua_pushinteger(L, ssl ? SSL_pending(ssl) : 0);
+  const lsock_Tls *t = lsock_checktls(L, 1);
+  int n = t->ssl ? SSL_pending(t->ssl) : 0;
+  lua_pushinteger(L, n > 0 ? n : lsock_tls_ready(t) > 0 && !t->told);
   return 1;
 }
 
@@ -72,19 +73,23 @@ static int tls_cipher(lua_State *L) {
 static int tls_shared_ciphers(lua_State *L) {
   SSL *ssl = check_open(L);
   STACK_OF(SSL_CIPHER) * client, *ours;
-  int i;
+  const SSL_CIPHER *list[TLS_CIPHERS];
+  int i, k, n, shared = 0;
   client = ssl && SSL_is_server(ssl) ? SSL_get_client_ciphers(ssl) : NULL;
   ours = client ? SSL_get_ciphers(ssl) : NULL;
   if (!ours) {
     lua_pushnil(L);
     return 1;
   }
-  lua_newtable(L);
-  for (i = 0; i < sk_SSL_CIPHER_num(client); i++) {
-    const SSL_CIPHER *c = sk_SSL_CIPHER_value(client, i);
-    if (sk_SSL_CIPHER_find(ours, c) < 0) continue;
-    push_cipher(L, c);
-    lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+  n = lsock_ssl_ciphers(client, list);
+  for (i = 0; i < n; i++) {
+    for (k = 0; k < sk_SSL_CIPHER_num(ours) && sk_SSL_CIPHER_value(ours, k) != list[i]; k++) {}
+    if (k < sk_SSL_CIPHER_num(ours)) list[shared++] = list[i];
+  }
+  lua_createtable(L, shared, 0);
+  for (i = 0; i < shared; i++) {
+    push_cipher(L, list[i]);
+    lua_rawseti(L, -2, i + 1);
   }
   return 1;
 }
@@ -136,16 +141,9 @@ static int tls_getpeercert(lua_State *L) {
 }
 
 static int push_chain(lua_State *L, STACK_OF(X509) * chain, X509 *first) {
-  int i;
-  lua_newtable(L);
-  if (first) {
-    lsock_x509_pushder(L, first);
-    lua_rawseti(L, -2, 1);
-  }
-  for (i = 0; i < sk_X509_num(chain); i++) {
-    lsock_x509_pushder(L, sk_X509_value(chain, i));
-    lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
-  }
+  STACK_OF(X509) *copy = chain ? X509_chain_up_ref(chain) : sk_X509_new_null();
+  if (copy && first && X509_up_ref(first) && !sk_X509_unshift(copy, first)) X509_free(first);
+  lsock_x509_pushlist(L, copy, 0);
   return 1;
 }
 
@@ -182,10 +180,10 @@ static int push_end_point(lua_State *L, SSL *ssl) {
 static int tls_channel_binding(lua_State *L) {
   static const char *const types[] = {"tls-unique", "tls-exporter", "tls-server-end-point", NULL};
   static const char label[] = "EXPORTER-Channel-Binding"; /* RFC 9266 */
-  SSL *ssl = check_agreed(L);
   unsigned char buf[64];
   size_t n = 0;
   int type = luaL_checkoption(L, 2, "tls-unique", types);
+  SSL *ssl = check_agreed(L); /* last: a number as argument becomes a string, and that may run a finalizer */
   if (!ssl) {
     lua_pushnil(L);
     return 1;
@@ -251,17 +249,16 @@ SSL_SESSION *lsock_fit_session(lua_State *L, int arg, int ctx, int host, int err
 }
 
 static void push_session(lua_State *L, int arg, const lsock_Tls *t) {
-  lsock_Session *p = lua_newuserdatauv(L, sizeof *p, SESSION_UV_COUNT);
+  lsock_Session *p = lua_newuserdatauv(L, sizeof *p + TLS_COST_SESSION, SESSION_UV_COUNT);
   memset(p, 0, sizeof *p);
   p->seal = LSOCK_SEAL(lsock_core(L), p, LSOCK_KIND_SESSION);
   p->st = t->st;
   lsock_ssl_setmeta(L, TLS_META_SESSION);
-  lsock_pushtls(L, arg);
-  lua_getiuservalue(L, -1, TLS_UV_CTX);
-  lua_setiuservalue(L, -3, SESSION_UV_CTX);
-  lua_getiuservalue(L, -1, TLS_UV_HOST);
-  lua_setiuservalue(L, -3, SESSION_UV_HOST);
-  lua_pop(L, 1);
+  lua_getiuservalue(L, arg, TLS_UV_CTX);
+  lua_setiuservalue(L, -2, SESSION_UV_CTX);
+  lua_getiuservalue(L, arg, TLS_UV_HOST);
+  lua_setiuservalue(L, -2, SESSION_UV_HOST);
+  if (!t->ssl) return; /* closed by a finalizer */
   p->verified =
       t->agreed && SSL_get_verify_mode(t->ssl) & SSL_VERIFY_PEER && SSL_get_verify_result(t->ssl) == X509_V_OK;
   p->named = p->verified && t->named;
@@ -290,8 +287,8 @@ static int session_eq(lua_State *L) {
 
 /* session.id, .time, .timeout, .has_ticket, .ticket_lifetime_hint */
 static int session_index(lua_State *L) {
-  SSL_SESSION *s = check_session(L, 1)->session;
   const char *k = luaL_checkstring(L, 2);
+  SSL_SESSION *s = check_session(L, 1)->session;
   if (!s) return 0;
   if (strcmp(k, "id") == 0) {
     unsigned n;
@@ -323,9 +320,7 @@ int lsock_tls_field(lua_State *L, int arg, const char *k) {
     return 0;
   t = lsock_checktls(L, arg);
   if (uv) {
-    lsock_pushtls(L, arg);
-    lua_getiuservalue(L, -1, uv);
-    lua_remove(L, -2);
+    lua_getiuservalue(L, arg, uv);
   } else if (strcmp(k, "server_side") == 0)
     lua_pushboolean(L, t->server);
   else if (t->ssl && strcmp(k, "session_reused") == 0)
@@ -346,11 +341,11 @@ int lsock_tls_newindex(lua_State *L) {
     if (!t->ssl) return luaL_error(L, "the connection is closed");
     if (!t->choosing && !SSL_in_before(t->ssl) && !t->agreed) /* OpenSSL has chosen a key of the old one by then */
       return luaL_error(L, "within the handshake only an sni_callback can set the context");
+    ERR_clear_error();
     if (!SSL_set_SSL_CTX(t->ssl, c->ctx)) return lsock_ssl_fail(L, "context", 0);
     lsock_tls_ask(t, c);
-    lsock_pushtls(L, 1);
     lua_pushvalue(L, 3);
-    lua_setiuservalue(L, -2, TLS_UV_CTX);
+    lua_setiuservalue(L, 1, TLS_UV_CTX);
     t->ctx = c;
     return 0;
   }
@@ -358,9 +353,8 @@ int lsock_tls_newindex(lua_State *L) {
     SSL_SESSION *s = check_session(L, 3)->session;
     luaL_argcheck(L, !t->server, 1, "a server's session cannot be set");
     if (!s || !t->ssl || !SSL_in_before(t->ssl)) return luaL_error(L, "a session is set before the handshake");
-    lsock_pushtls(L, 1);
-    lua_getiuservalue(L, -1, TLS_UV_CTX);
-    lua_getiuservalue(L, -2, TLS_UV_HOST);
+    lua_getiuservalue(L, 1, TLS_UV_CTX);
+    lua_getiuservalue(L, 1, TLS_UV_HOST);
     s = lsock_fit_session(L, 3, lua_gettop(L) - 1, lua_gettop(L), 3);
     if (s && !SSL_set_session(t->ssl, s)) return lsock_ssl_fail(L, "session", 0);
     return 0;
@@ -370,12 +364,119 @@ int lsock_tls_newindex(lua_State *L) {
 
 /* ---------------------------------------------------------------- MemoryBIO */
 
+/*
+** Bytes on their way, in memory from the state's allocator, where the host's limit of memory counts them. One MemoryBIO holds
+** no more than lsock_Limits.receive says; TLS, which has to write more, waits until the script has taken some.
+*/
+typedef struct Queue {
+  lsock_Core *core;
+  char *p;
+  size_t at, n, size; /* n bytes from `at` on */
+  int eof;
+} Queue;
+
+static void queue_resize(Queue *q, size_t size) {
+  void *ud;
+  lua_Alloc f = lua_getallocf(q->core->tls.main, &ud);
+  char *p = f(ud, q->p, q->size, size);
+  lsock_Ssl *st = &q->core->tls;
+  if (size > 0 && !p) return;
+  st->queued += size;
+  st->queued -= q->size;
+  if (st->paced > st->queued) st->paced = st->queued;
+  q->p = p;
+  q->size = size;
+}
+
+/* Room behind the bytes for as many as may be and can be had of `want`; the number. */
+static size_t queue_room(Queue *q, size_t want) {
+  size_t max = q->core->receive_max ? q->core->receive_max : INT_MAX, size = q->size ? q->size : 512;
+  if (q->n >= max) return 0;
+  if (want > max - q->n) want = max - q->n;
+  if (q->at > 0 && q->at + q->n + want > q->size) {
+    memmove(q->p, q->p + q->at, q->n);
+    q->at = 0;
+  }
+  while (size < q->n + want) size *= 2;
+  if (size > q->size) queue_resize(q, size);
+  return q->at + q->n + want <= q->size ? want : 0;
+}
+
+static int queue_read(BIO *b, char *p, int n) {
+  Queue *q = BIO_get_data(b);
+  size_t k = (size_t)n < q->n ? (size_t)n : q->n;
+  BIO_clear_retry_flags(b);
+  if (n <= 0) return 0;
+  if (k == 0) {
+    if (q->eof) return 0;
+    BIO_set_retry_read(b); /* empty means later, not the end */
+    return -1;
+  }
+  memcpy(p, q->p + q->at, k);
+  q->at += k;
+  q->n -= k;
+  if (q->n == 0) {
+    q->at = 0;
+    queue_resize(q, 0);
+  }
+  return (int)k;
+}
+
+static int queue_write(BIO *b, const char *p, int n) {
+  Queue *q = BIO_get_data(b);
+  size_t k;
+  BIO_clear_retry_flags(b);
+  if (n <= 0) return 0;
+  k = queue_room(q, (size_t)n);
+  if (k == 0) {
+    if (q->core->receive_max && q->n >= q->core->receive_max)
+      BIO_set_retry_write(b);
+    else
+      ERR_raise(ERR_LIB_BIO, ERR_R_MALLOC_FAILURE);
+    return -1;
+  }
+  memcpy(q->p + q->at + q->n, p, k);
+  q->n += k;
+  return (int)k;
+}
+
+static long queue_ctrl(BIO *b, int cmd, long num, void *ptr) {
+  const Queue *q = BIO_get_data(b);
+  (void)num;
+  (void)ptr;
+  switch (cmd) {
+    case BIO_CTRL_FLUSH: return 1;
+    case BIO_CTRL_PENDING: return (long)q->n;
+    case BIO_CTRL_EOF: return q->eof && q->n == 0;
+    default: return 0;
+  }
+}
+
+static int queue_free(BIO *b) {
+  Queue *q = BIO_get_data(b);
+  if (q) queue_resize(q, 0);
+  OPENSSL_free(q);
+  BIO_set_data(b, NULL);
+  return 1;
+}
+
+BIO_METHOD *lsock_memory_method(void) {
+  BIO_METHOD *m = BIO_meth_new(BIO_TYPE_SOURCE_SINK | 126, "lua memory");
+  if (!m) return NULL;
+  BIO_meth_set_read(m, queue_read);
+  BIO_meth_set_write(m, queue_write);
+  BIO_meth_set_ctrl(m, queue_ctrl);
+  BIO_meth_set_destroy(m, queue_free);
+  return m;
+}
+
+/* The queue is its BIO's, which connections share and may keep longer than the object lives. */
 typedef struct Memory {
   uintptr_t seal;
   lsock_Ssl *st;
   BIO *b;
+  Queue *q;
   unsigned held;
-  int eof;
 } Memory;
 LSOCK_BEGINS_WITH_SEAL(Memory);
 
@@ -394,13 +495,15 @@ static int mod_memory(lua_State *L) {
   Memory *m = lua_newuserdatauv(L, sizeof *m, 0);
   memset(m, 0, sizeof *m);
   m->seal = LSOCK_SEAL(lsock_core(L), m, LSOCK_KIND_BIO);
-  m->st = lsock_pushssl(L);
-  lua_pop(L, 1);
+  m->st = lsock_ssl(L);
   lsock_ssl_setmeta(L, TLS_META_BIO);
-  m->b = BIO_new(BIO_s_mem());
+  m->b = BIO_new(m->st->memory);
   m->held = lsock_ssl_hold(m->st, m->b, TLS_HELD_BIO);
-  if (!m->b) return luaL_error(L, "not enough memory");
-  BIO_set_mem_eof_return(m->b, -1); /* empty means later, not the end */
+  m->q = m->b ? OPENSSL_zalloc(sizeof *m->q) : NULL;
+  if (!m->q) return luaL_error(L, "not enough memory");
+  m->q->core = lsock_core(L);
+  BIO_set_data(m->b, m->q);
+  BIO_set_init(m->b, 1);
   return 1;
 }
 
@@ -412,22 +515,24 @@ static int memory_gc(lua_State *L) {
     BIO_free(m->b);
   }
   m->b = NULL;
+  m->q = NULL;
   return 0;
 }
 
 /* b:read([n]) -> at most n bytes, "" if there are none, nil at the end */
 static int memory_read(lua_State *L) {
   Memory *m = check_memory(L, 1);
-  size_t have = BIO_ctrl_pending(m->b), n = lua_isnoneornil(L, 2) ? have : lsock_checksize(L, 2);
+  size_t have = m->q->n, n = lua_isnoneornil(L, 2) ? have : lsock_checksize(L, 2);
   luaL_Buffer b;
+  char *p;
   int got;
   if (n > have) n = have;
-  if (have == 0 && m->eof) {
+  if (have == 0 && m->q->eof) {
     lua_pushnil(L);
     return 1;
   }
-  if (n > INT_MAX) n = INT_MAX;
-  got = BIO_read(m->b, luaL_buffinitsize(L, &b, n), (int)n);
+  p = luaL_buffinitsize(L, &b, n);
+  got = m->b ? BIO_read(m->b, p, (int)n) : 0; /* a finalizer may have taken some, or all */
   luaL_pushresultsize(&b, got > 0 ? (size_t)got : 0);
   return 1;
 }
@@ -435,37 +540,44 @@ static int memory_read(lua_State *L) {
 /* b:write(bytes) -> their count */
 static int memory_write(lua_State *L) {
   Memory *m = check_memory(L, 1);
-  size_t n;
+  size_t n, room;
   const char *p = lsock_checkbytes(L, 2, &n);
-  luaL_argcheck(L, n <= INT_MAX, 2, "too many bytes");
-  if (m->eof) return luaL_error(L, "cannot write after write_eof");
-  if (n > 0 && BIO_write(m->b, p, (int)n) != (int)n) return luaL_error(L, "not enough memory");
+  const lsock_Core *core = lsock_core(L);
+  luaL_argcheck(L, n <= INT_MAX - m->q->n, 2, "too many bytes");
+  if (m->q->eof) return luaL_error(L, "cannot write after write_eof");
+  if (core->receive_max && n + m->q->n > core->receive_max) return lsock_failno(L, ENOBUFS, "write");
+  room = queue_room(m->q, n);
+  if (room < n) { /* what garbage holds it gives back when it is collected */
+    lua_gc(L, LUA_GCCOLLECT);
+    room = m->b ? queue_room(m->q, n) : 0;
+  }
+  if (room < n) return luaL_error(L, "not enough memory");
+  if (n > 0) BIO_write(m->b, p, (int)n);
+  lsock_ssl_pace(L);
   lua_pushinteger(L, (lua_Integer)n);
   return 1;
 }
 
 /* b:write_eof() -> b: no more bytes will come */
 static int memory_write_eof(lua_State *L) {
-  Memory *m = check_memory(L, 1);
-  m->eof = 1;
-  BIO_set_mem_eof_return(m->b, 0);
+  check_memory(L, 1)->q->eof = 1;
   lua_settop(L, 1);
   return 1;
 }
 
 static const lsock_Reg memory_methods[] = {
-    {"read", memory_read}, {"write", memory_write}, {"write_eof", memory_write_eof}, {NULL, NULL}};
+    {"read", memory_read}, {"!write", memory_write}, {"write_eof", memory_write_eof}, {NULL, NULL}};
 
 /* Upvalue 2: the methods. Fields: pending (bytes) and eof */
 static int memory_index(lua_State *L) {
-  const Memory *m = check_memory(L, 1);
   const char *k = luaL_checkstring(L, 2);
+  const Memory *m = check_memory(L, 1);
   lua_pushvalue(L, 2);
   if (lua_gettable(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
   if (strcmp(k, "pending") == 0)
-    lua_pushinteger(L, (lua_Integer)BIO_ctrl_pending(m->b));
+    lua_pushinteger(L, (lua_Integer)m->q->n);
   else if (strcmp(k, "eof") == 0)
-    lua_pushboolean(L, m->eof && BIO_ctrl_pending(m->b) == 0);
+    lua_pushboolean(L, m->q->eof && m->q->n == 0);
   else
     lua_pushnil(L);
   return 1;

@@ -11,7 +11,7 @@
 /* There is something new for the reactor at index 1, whose round may wait: in another loop's task, or in the wait hook. */
 static int try_nudge(lua_State *L, Reactor *r) {
   int status;
-  if (r->turning || !r->s || !(r->s->watch || r->s->waiting)) return LUA_OK;
+  if (r->turning || !(r->s->watch || r->s->waiting)) return LUA_OK;
   lua_getiuservalue(L, 1, UV_SOCK);
   status = lsock_wake(L, -1, r->s);
   if (status == LUA_OK) lua_pop(L, 1);
@@ -22,18 +22,13 @@ static void nudge(lua_State *L, Reactor *r) {
   if (try_nudge(L, r) != LUA_OK) lua_error(L);
 }
 
-/* The task of the coroutine at `arg`; NULL if it is none of this reactor's, or has ended. */
+/* Pushes the task of the coroutine at `arg`. NULL, and any value, if it is none of this reactor's, or forgotten. */
 static Task *find_task(lua_State *L, int arg) {
-  Task *t;
   luaL_checktype(L, arg, LUA_TTHREAD);
   lsock_pushpart(L, 1, UV_TASKS);
-  lua_pushvalue(L, arg);
-  lua_rawget(L, -2);
-  t = lua_touserdata(L, -1);
-  if (t && (lua_rawlen(L, -1) != sizeof *t || t->seal != LSOCK_SEAL(lsock_core(L), t, LSOCK_KIND_TASK)))
-    lsock_tampered(L);
-  lua_pop(L, 2);
-  return t;
+  lua_rawgetp(L, -1, lua_tothread(L, arg));
+  lua_remove(L, -2);
+  return lsock_object(L, -1, LSOCK_KIND_TASK, sizeof(Task));
 }
 
 static int task_done(lua_State *L, int status, lua_KContext ctx) {
@@ -59,31 +54,36 @@ static int r_add(lua_State *L) {
   Reactor *r = lsock_checkopen(L);
   lua_State *co;
   Task *t;
-  int n = lua_gettop(L) - 2;
+  int n = lua_gettop(L) - 2, fresh;
   luaL_checktype(L, 2, LUA_TTHREAD);
   co = lua_tothread(L, 2);
-  luaL_argcheck(
-      L, co != L && lua_status(co) == LUA_OK && lsock_suspended(co) == 1 && lua_gettop(co) == 1 && !find_task(L, 2), 2,
-      "not a new coroutine");
-  if (!lua_checkstack(co, n + 4)) return luaL_error(L, "too many arguments");
-  lsock_pushpart(L, 1, UV_TASKS);
-  lua_pushvalue(L, 2);
-  t = lua_newuserdatauv(L, sizeof *t, 0);
+  t = lua_newuserdatauv(L, sizeof *t, 1);
   memset(t, 0, offsetof(Task, op));
   t->seal = LSOCK_SEAL(r->core, t, LSOCK_KIND_TASK);
   t->r = r;
   t->co = co;
   t->fd = LSOCK_NOFD;
   t->nargs = n + 1;
-  lua_pushvalue(L, -1);
+  lua_pushvalue(L, 2);
+  lua_setiuservalue(L, -2, 1);
+  lua_insert(L, 3);
+  lua_pushvalue(L, 3);
   lua_pushcclosure(L, task_main, 1);
-  lua_xmove(L, co, 1);
-  lua_insert(co, 1);
-  lua_rawset(L, -3);
+  lua_insert(L, 4);
+  fresh = co != L && lua_status(co) == LUA_OK && lsock_suspended(co) == 1 && lua_gettop(co) == 1 && !find_task(L, 2);
+  luaL_argcheck(L, fresh, 2, "not a new coroutine"); /* a finalizer may have added it, or closed the loop */
+  luaL_argcheck(L, r->s->fd != LSOCK_NOFD, 1, "loop is closed");
+  lua_settop(L, n + 4);
+  if (!lua_checkstack(co, n + 4)) return luaL_error(L, "too many arguments");
+  lsock_pushpart(L, 1, UV_TASKS);
+  lua_pushvalue(L, 3);
+  lua_rawsetp(L, -2, co);
   lua_pop(L, 1);
   lua_xmove(L, co, n);
+  lua_xmove(L, co, 1);
+  lua_insert(co, 1);
   r->tasks++;
-  lsock_task_enqueue(t);
+  lsock_task_enqueue(L, t);
   t->state = FRESH;
   if (try_nudge(L, r) == LUA_OK) return 0;
   if (t->state == FRESH) give_up(r, t);
@@ -98,23 +98,25 @@ static int parked(lua_State *L, int status, lua_KContext ctx) {
   return 1;
 }
 
-/* reactor.park([seconds]) -> true when woken, false when the time is up; for the task that is running */
+/* reactor.park([seconds [, note]]) -> true when woken, false when the time is up; for the task that is running. Where
+** note.woken is true already, it was a finalizer that woke it */
 static int mod_park(lua_State *L) {
   Task *t = lsock_task_here(L, lsock_core(L));
   int64_t ns = lsock_checktimeout(L, 1);
+  lua_settop(L, 2);
+  lua_pushliteral(L, "woken");
   if (!t || !lua_isyieldable(L)) { /* without a position: loop.lua compares it */
     lua_pushliteral(L, "only a task can wait for this");
     return lua_error(L);
   }
+  lsock_task_reserve(L, t->r, LSOCK_NOFD, ns);
   if (t->thrown) {
     lsock_task_thrown(L, t);
     return lua_error(L);
   }
-  if (ns == 0) {
-    lua_pushboolean(L, 0);
-    return 1;
-  }
-  if (ns > 0) lsock_task_timer(L, t->r, &t->timer, ns);
+  if (!lua_istable(L, 2) || lua_rawget(L, 2) == LUA_TNIL) lua_pushboolean(L, 0);
+  if (ns == 0 || lua_toboolean(L, -1)) return 1;
+  if (ns > 0) lsock_task_timer(t->r, &t->timer, ns);
   t->state = PARKED;
   return lua_yieldk(L, 0, 0, parked);
 }
@@ -125,7 +127,7 @@ static int r_wake(lua_State *L) {
   Task *t = find_task(L, 2);
   int was_parked = t && t->state == PARKED;
   if (was_parked) {
-    lsock_task_wake(t, LSOCK_R_READY);
+    lsock_task_wake(L, t, LSOCK_R_READY);
     nudge(L, r);
   }
   lua_pushboolean(L, was_parked);
@@ -136,19 +138,22 @@ static int r_wake(lua_State *L) {
 ** will wait next; nothing: there is no such task, or `behind` and another error is on its way to it */
 static int r_throw(lua_State *L) {
   Reactor *r = lsock_checkopen(L);
-  Task *t = find_task(L, 2);
+  Task *t;
   luaL_checkany(L, 3);
+  lua_settop(L, 4);
+  lua_pushliteral(L, "fresh");
+  t = find_task(L, 2);
   if (!t || (t->thrown && lua_toboolean(L, 4))) return 0;
   if (t->state == FRESH || t->state == ENDED) {
-    lua_pushliteral(L, "fresh");
     if (t->state == FRESH) give_up(r, t);
+    lua_settop(L, 5);
     return 1;
   }
   lsock_pushpart(L, 1, UV_THROWN);
   lua_pushvalue(L, 3);
   lua_rawsetp(L, -2, t);
   t->thrown = 1;
-  lsock_task_wake(t, LSOCK_R_READY);
+  lsock_task_wake(L, t, LSOCK_R_READY);
   nudge(L, r);
   lua_pushboolean(L, 1);
   return 1;
@@ -185,14 +190,15 @@ static int r_state(lua_State *L) {
 ** is a wait hook */
 static int mod_running(lua_State *L) {
   Reactor *r = lsock_core(L)->active;
-  if (!r || !r->running || !r->running->co) {
+  if (!r || !r->running) {
     lua_pushnil(L);
     lua_pushboolean(L, lsock_core(L)->hook & LSOCK_HOOKED);
     return 2;
   }
-  lua_pushthread(r->running->co);
-  lua_xmove(r->running->co, L, 1);
   lsock_pushactive(L);
+  lsock_pushtask(L, -1, r->running);
+  lua_getiuservalue(L, -1, 1);
+  lua_pushvalue(L, -3);
   return 2;
 }
 
@@ -254,17 +260,25 @@ static int mod_resume(lua_State *L) {
 
 /* ---------------------------------------------------------------- alarms */
 
+/* Takes an alarm back that is set. */
+static void withdraw(lua_State *L, int owner, Alarm *a) {
+  lsock_timer_clear(&a->r->timers, &a->timer);
+  lsock_alarm_forget(L, owner, a);
+}
+
 /* r:after(seconds, f) -> alarm: f() is called in the round after that time */
 static int r_after(lua_State *L) {
   Reactor *r = lsock_checkopen(L);
   Alarm *a;
-  int64_t ns, now;
+  int64_t ns;
   luaL_checknumber(L, 2);
   ns = lsock_checktimeout(L, 2);
   luaL_checktype(L, 3, LUA_TFUNCTION);
   lua_settop(L, 3);
   a = lua_newuserdatauv(L, sizeof *a, 2);
   memset(a, 0, sizeof *a);
+  a->seal = LSOCK_SEAL(r->core, a, LSOCK_KIND_ALARM);
+  a->timer.of = LSOCK_DUE_ALARM;
   a->r = r;
   lua_pushvalue(L, 3);
   lua_setiuservalue(L, 4, 1);
@@ -272,32 +286,30 @@ static int r_after(lua_State *L) {
   lua_setiuservalue(L, 4, 2);
   lua_pushvalue(L, lua_upvalueindex(3));
   lua_setmetatable(L, 4);
+  lsock_timer_reserve(L, &r->timers, 1, UV_HEAP);
+  luaL_argcheck(L, r->s->fd != LSOCK_NOFD, 1, "loop is closed"); /* by a finalizer */
   lsock_pushpart(L, 1, UV_ALARMS);
   lua_pushvalue(L, 4);
-  a->ref = luaL_ref(L, 5);
-  lsock_timer_reserve(L, &r->timers, 1, UV_HEAP); /* last: finalizers may set timers */
-  a->seal = LSOCK_SEAL(r->core, a, LSOCK_KIND_ALARM);
-  now = lsock_plat_now();
-  lsock_timer_set(&r->timers, &a->timer, ns < 0 || ns >= INT64_MAX - now ? INT64_MAX : now + ns);
+  lua_rawsetp(L, -2, a); /* which runs no finalizers */
+  lsock_task_timer(r, &a->timer, ns);
+  if (try_nudge(L, r) != LUA_OK) {
+    withdraw(L, 1, a);
+    return lua_error(L);
+  }
   lua_settop(L, 4);
-  nudge(L, r);
   return 1;
 }
 
 /* alarm:cancel() -> true if it had not come yet */
 static int alarm_cancel(lua_State *L) {
-  Alarm *a = lua_touserdata(L, 1);
-  if (!a || lua_rawlen(L, 1) != sizeof *a || (a->seal && a->seal != LSOCK_SEAL(lsock_core(L), a, LSOCK_KIND_ALARM)))
-    return luaL_typeerror(L, 1, "timer");
-  lua_pushboolean(L, a->seal != 0);
-  if (!a->seal) return 1;
-  a->seal = 0;
-  lsock_timer_clear(&a->r->timers, &a->timer);
+  Alarm *a = lsock_object(L, 1, LSOCK_KIND_ALARM, sizeof *a);
+  if (!a) return luaL_typeerror(L, 1, "timer");
+  lua_pushboolean(L, a->timer.place > 0);
+  if (a->timer.place == 0) return 1;
   lua_getiuservalue(L, 1, 2);
   if (lua_touserdata(L, -1) != a->r) lsock_tampered(L);
-  lsock_pushpart(L, -1, UV_ALARMS);
-  luaL_unref(L, -1, a->ref);
-  lua_pushboolean(L, 1);
+  withdraw(L, -1, a);
+  lua_pop(L, 1);
   return 1;
 }
 
@@ -325,30 +337,13 @@ static int r_counts(lua_State *L) {
   return 4;
 }
 
-static void unlink_reactor(Reactor *r) {
-  Reactor **q = &r->core->reactors;
-  while (*q && *q != r) q = &(*q)->next;
-  if (*q) *q = r->next;
-  r->id = 0;
-}
-
 /* r:close(): gives the descriptor back; tasks that are left never go on */
 static int r_close(lua_State *L) {
   Reactor *r = lsock_checkreactor(L);
-  lsock_Sock *s = r->s;
   if (r->turning) return luaL_error(L, "the loop is running: it cannot be closed by one of its tasks");
-  if (!s) return 0;
-  unlink_reactor(r);
-  r->s = NULL;
+  lsock_reactor_unlist(L, r);
   lua_getiuservalue(L, 1, UV_SOCK);
-  lsock_closesock(L, lua_gettop(L), s);
-  return 0;
-}
-
-static int r_gc(lua_State *L) {
-  Reactor *r = lsock_toreactor(L, 1);
-  if (r && r->s) unlink_reactor(r);
-  if (r) r->s = NULL; /* another finalizer may still use it */
+  lsock_closesock(L, lua_gettop(L), r->s);
   return 0;
 }
 
@@ -357,7 +352,7 @@ static int mod_new(lua_State *L) {
   lsock_Core *core = lsock_core(L);
   Reactor *r;
   lsock_fd fd;
-  int id = 1, uv;
+  int uv;
   luaL_checktype(L, 1, LUA_TFUNCTION);
   lua_settop(L, 1);
   r = lua_newuserdatauv(L, sizeof *r, UV_COUNT);
@@ -365,14 +360,19 @@ static int mod_new(lua_State *L) {
   r->core = core;
   r->tail = &r->head;
   for (uv = UV_TASKS; uv < UV_ENDED; uv++) {
-    if (uv == UV_ENTRIES || uv == UV_HEAP || uv == UV_SOCK) continue;
+    if (uv == UV_ENTRIES || uv == UV_HEAP || uv == UV_SOCK || uv == UV_DEAD) continue;
     lua_newtable(L);
     lua_setiuservalue(L, 2, uv);
   }
+  lua_pushliteral(L, "cannot resume dead coroutine"); /* now, as there may be no memory then */
+  lua_setiuservalue(L, 2, UV_DEAD);
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, 2, UV_ENDED);
   r->s = lsock_newsock(L, core);
   lua_setiuservalue(L, 2, UV_SOCK);
+  r->seal = LSOCK_SEAL(core, r, LSOCK_KIND_REACTOR);
+  if (!lsock_reactor_enlist(L, 2, r)) lua_gc(L, LUA_GCCOLLECT);
+  if (r->id == 0 && !lsock_reactor_enlist(L, 2, r)) return luaL_error(L, "too many loops");
   if (lsock_full(L, core, 1)) return lsock_failfull(L, "loop");
   fd = lsock_plat_poller();
   if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_poller();
@@ -380,14 +380,6 @@ static int mod_new(lua_State *L) {
   lsock_open(L, r->s, fd, AF_UNSPEC, 0, 0);
   lsock_count(core, r->s);
   r->s->internal = 1;
-  while (id <= UCHAR_MAX && lsock_reactor_find(core, id)) id++; /* now, as finalizers have run that may make loops */
-  if (id > UCHAR_MAX) lua_gc(L, LUA_GCCOLLECT);
-  for (id = 1; id <= UCHAR_MAX && lsock_reactor_find(core, id);) id++;
-  if (id > UCHAR_MAX) return luaL_error(L, "too many loops");
-  r->id = id;
-  r->next = core->reactors;
-  core->reactors = r;
-  r->seal = LSOCK_SEAL(core, r, LSOCK_KIND_REACTOR);
   lua_pushvalue(L, lua_upvalueindex(3));
   lua_setmetatable(L, 2);
   return 1;
@@ -429,21 +421,18 @@ static const lsock_Reg methods[] = {
     {"retract", r_retract}, {"state", r_state}, {"throw", r_throw},   {"turn", lsock_r_turn},
     {"timeout", r_timeout}, {"wake", r_wake},   {NULL, NULL}};
 
-static const lsock_Reg meta[] = {{"__gc", r_gc}, {NULL, NULL}};
-
 static const lsock_Reg alarm_methods[] = {{"cancel", alarm_cancel}, {NULL, NULL}};
 
 static const lsock_Reg functions[] = {{"park", mod_park},       {"resume", mod_resume},   {"running", mod_running},
                                       {"timeout", mod_timeout}, {"wait", lsock_mod_wait}, {NULL, NULL}};
 
 /* Pushes a closed metatable whose __index is the table on top, which it replaces. */
-static void close_meta(lua_State *L, int core, const char *name, const lsock_Reg *regs) {
-  lua_createtable(L, 0, 4);
+static void close_meta(lua_State *L, const char *name) {
+  lua_createtable(L, 0, 3);
   lua_pushstring(L, name);
   lua_setfield(L, -2, "__name");
   lua_pushboolean(L, 0);
   lua_setfield(L, -2, "__metatable");
-  if (regs) lsock_register(L, core, regs);
   lua_insert(L, -2);
   lua_setfield(L, -2, "__index");
 }
@@ -470,10 +459,11 @@ void lsock_open_reactor(lua_State *L, int core) {
   lsock_register(L, core, methods);
   lua_createtable(L, 0, 1);
   lsock_register(L, core, alarm_methods);
-  close_meta(L, core, "timer", NULL);
+  close_meta(L, "timer");
   set_closure(L, core, "after", r_after); /* a method of reactors */
-  close_meta(L, core, "reactor", meta);
+  close_meta(L, "reactor");
   set_closure(L, core, "new", mod_new);
+  lsock_newweak(L, core, LSOCK_UV_REACTORS);
 }
 
 int luaopen_socket_reactor(lua_State *L) {

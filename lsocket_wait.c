@@ -28,9 +28,16 @@ int lsock_again(lsock_Op *op, int want) {
   return LSOCK_FAIL;
 }
 
+/* Idle time begins anew. */
+LSOCK_RARE static void moved(lsock_Op *op) {
+  op->deadline = lsock_plat_now() + op->timeout;
+  op->unsent = 0;
+}
+
 /* A sender tries again before it waits: of a Unix stream poll(2) says that there is room only when most of it is free. */
 int lsock_further(lsock_Op *op, int want) {
   op->progress = 1;
+  if (op->s && op->s->idle && op->timeout > 0) moved(op);
   if (op->coop || (op->timeout > 0 && (want == LSOCK_READ || lsock_plat_now() >= op->deadline))) return want;
   return LSOCK_INTR;
 }
@@ -134,6 +141,20 @@ LSOCK_RARE static int kernel_bound(lsock_Sock *s, int dir, int64_t ns) {
 
 enum { READY, EXPIRED, BROKEN, STOPPED };
 
+/*
+** Is a sender that found no room all that time idle? Not if the peer has taken some of what waits in the system: for
+** poll(2) there is room only when a third of megabytes is free, and a TLS record counts only as a whole.
+*/
+LSOCK_RARE static int still_moves(lsock_Op *op) {
+  int unsent;
+  if (!op->s || !op->s->idle || op->want != LSOCK_WRITE || op->timeout <= 0) return 0;
+  unsent = lsock_plat_unsent(op->fd);
+  if (unsent >= op->unsent) return 0;
+  moved(op);
+  op->unsent = unsent;
+  return 1;
+}
+
 /* What the next wait may last: ns, < 0 for ever. */
 static int64_t remaining(const lsock_Op *op) {
   int64_t end = op->until && op->until < op->deadline ? op->until : op->deadline;
@@ -217,12 +238,32 @@ LSOCK_RARE static lsock_Op *keep(lua_State *L, lsock_Op *op) {
   return k;
 }
 
+/*
+** The waits that the hook is asked for, by socket and direction: a weak table, as a coroutine with a wait may be garbage
+** whose finalizer Lua cannot call. Pushes it; does another operation wait there?
+*/
+LSOCK_RARE static int taken(lua_State *L, const lsock_Op *op, unsigned char bit) {
+  const lsock_Op *other;
+  lsock_pushtable(L, LSOCK_UV_WAITS);
+  lua_rawgetp(L, -1, (const char *)op->w + bit);
+  other = lsock_object(L, -1, LSOCK_KIND_OP, sizeof *other);
+  lua_pop(L, 1);
+  return other && other != op && (other->mark & bit);
+}
+
+/* The operation takes the place; the table is on top. */
+LSOCK_RARE static void take(lua_State *L, const lsock_Op *op, unsigned char bit) {
+  lua_pushvalue(L, op->kept);
+  lua_rawsetp(L, -2, (const char *)op->w + bit);
+  lua_pop(L, 1);
+}
+
 /* __close and __gc of kept operations: whatever ended the wait, the direction is free again */
 LSOCK_RARE static int kept_end(lua_State *L) {
   lsock_Op *op = lsock_object(L, 1, LSOCK_KIND_OP, sizeof *op);
   if (op && op->mark) {
     lua_getiuservalue(L, 1, 1);
-    if (lua_touserdata(L, -1) == op->w) op->w->waiting &= (unsigned char)~op->mark;
+    if (lua_touserdata(L, -1) == op->w && !taken(L, op, op->mark & 3)) op->w->waiting &= (unsigned char)~op->mark;
     op->mark = 0;
   }
   return 0;
@@ -258,7 +299,9 @@ static int reactor_resumed(lua_State *L, int status, lua_KContext ctx) {
 
 /* Yields to the reactor; the task keeps the operation meanwhile. One that receives has no address yet. */
 static int reactor_yield(lua_State *L, lsock_Op *op) {
-  lsock_Op *kept = lsock_reactor_op(L, op->core);
+  lsock_Op *kept;
+  if (op->top == 0) lsock_keepstack(L, op); /* what may come on top now stays until the next attempt */
+  kept = lsock_reactor_op(L, op->core);
   op->wfd = op->w ? op->w->fd : LSOCK_NOFD;
   if (kept != op) memcpy(kept, op, op->dir == LSOCK_RD && !op->job ? offsetof(lsock_Op, addr) : sizeof *op);
   return lua_yieldk(L, 0, (lua_KContext)kept, reactor_resumed);
@@ -279,11 +322,16 @@ LSOCK_RARE static int hook_wait(lua_State *L, lsock_Op **opp) {
   unsigned char bit = op->want == LSOCK_READ ? 1 : 2;
   if (op->core->active) return reactor_wait(L, op);
   if (!op->w) return poll_wait(L, op); /* begun under a reactor that is gone */
-  luaL_checkstack(L, 8, "wait hook");
+  luaL_checkstack(L, 10, "wait hook");
   if (!op->kept) *opp = op = keep(L, op);
   lua_pushvalue(L, op->wslot);
-  lua_setiuservalue(L, op->kept, 1);                  /* kept_end needs it */
-  if (op->w->waiting & bit) lua_gc(L, LUA_GCCOLLECT); /* it may be a coroutine that is dead or forgotten */
+  lua_setiuservalue(L, op->kept, 1); /* kept_end needs it */
+  if (!taken(L, op, bit))
+    take(L, op, bit); /* so that there is room in the table */
+  else {
+    lua_pop(L, 1);
+    lua_gc(L, LUA_GCCOLLECT); /* it may be a coroutine that is dead or forgotten */
+  }
   lsock_pushcore(L, LSOCK_UV_HOOK);
   lua_pushvalue(L, op->wslot);
   lua_pushstring(L, op->want == LSOCK_READ ? "r" : "w");
@@ -291,13 +339,14 @@ LSOCK_RARE static int hook_wait(lua_State *L, lsock_Op **opp) {
   op->wfd = op->w->fd; /* from here on no finalizer comes between */
   if (canceled(op)) return BROKEN;
   if (!(op->core->hook & LSOCK_HOOKED)) return poll_wait(L, op); /* taken away meanwhile */
-  if (op->w->waiting & bit) {
+  if (taken(L, op, bit)) {
     op->err = EBUSY;
     op->msg = "another coroutine already waits for this";
     return BROKEN;
   }
-  op->w->waiting |= bit;
-  op->mark = bit;
+  take(L, op, bit);
+  op->mark = op->beside ? bit | bit << LSOCK_BESIDE : bit;
+  op->w->waiting |= (unsigned char)op->mark;
   return answered(L, op, lua_pcallk(L, 3, 1, 0, (lua_KContext)op, resumed));
 }
 
@@ -360,6 +409,7 @@ static int between(lua_State *L, lsock_Op **opp, int r, int *results) {
   else {
     level(L, op);
     op->want = r;
+    if (op->s && op->s->idle && r == LSOCK_WRITE && op->unsent == 0) op->unsent = lsock_plat_unsent(op->fd);
     if (op->deadline != FOREVER && lsock_plat_now() >= op->deadline)
       return EXPIRED; /* even where each attempt gets a little further, or the hook knows no time */
     return op->coop ? hook_wait(L, opp) : poll_wait(L, op);
@@ -373,7 +423,7 @@ static int drive(lua_State *L, lsock_Op *op, int code) {
   while (code != STOPPED) {
     int r;
     if (code == BROKEN) return failed(L, op, 0, op->err, op->msg);
-    if (code == EXPIRED && (!op->until || op->until >= op->deadline))
+    if (code == EXPIRED && (!op->until || op->until >= op->deadline) && !still_moves(op))
       return failed(L, op, LSOCK_TIMEOUT, ETIMEDOUT, "timed out");
     op->until = 0;
     if (op->top) lua_settop(L, op->top); /* a coroutine may be resumed with any values */
@@ -523,6 +573,15 @@ static const lsock_Reg wait_functions[] = {{"getdefaulttimeout", mod_getdefaultt
                                            {"sleep", mod_sleep},
                                            {NULL, NULL}};
 
+LSOCK_RARE void lsock_newweak(lua_State *L, int core, int uv) {
+  lua_createtable(L, 0, 0);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "v");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_setiuservalue(L, core, uv);
+}
+
 static const lsock_Reg op_meta[] = {{"__close", kept_end}, {"__gc", kept_end}, {NULL, NULL}};
 
 LSOCK_RARE void lsock_open_wait(lua_State *L, int core) {
@@ -532,4 +591,5 @@ LSOCK_RARE void lsock_open_wait(lua_State *L, int core) {
   lua_setfield(L, -2, "__metatable");
   lsock_register(L, core, op_meta);
   lua_setiuservalue(L, core, LSOCK_UV_OP);
+  lsock_newweak(L, core, LSOCK_UV_WAITS);
 }

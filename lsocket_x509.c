@@ -29,7 +29,6 @@ static int run(lua_State *L) {
 
 int lsock_ssl_try(lua_State *L, lua_CFunction f, void *arg) {
   int top = lua_gettop(L);
-  if (!lua_checkstack(L, 6)) luaL_error(L, "stack overflow");
   lua_pushcfunction(L, run);
   lua_pushlightuserdata(L, &f);
   lua_pushlightuserdata(L, arg);
@@ -237,7 +236,9 @@ static int decode(lua_State *L) {
 void lsock_x509_push(lua_State *L, X509 *x) {
   Work w;
   int n;
+  luaL_checkstack(L, 6, "certificate");
   memset(&w, 0, sizeof w);
+  X509_up_ref(x); /* a finalizer may end the connection it is of */
   w.x = x;
   w.text = BIO_new(BIO_s_mem());
   n = w.text ? lsock_ssl_try(L, decode, &w) : 0;
@@ -246,6 +247,7 @@ void lsock_x509_push(lua_State *L, X509 *x) {
   AUTHORITY_INFO_ACCESS_free(w.access);
   CRL_DIST_POINTS_free(w.points);
   OPENSSL_free(w.bytes);
+  X509_free(x);
   ERR_clear_error();
   if (n < 0) lua_error(L);
   if (n == 0) luaL_error(L, "not enough memory");
@@ -265,10 +267,37 @@ static int push_der(lua_State *L) {
 void lsock_x509_pushder(lua_State *L, X509 *x) {
   Der d = {NULL, 0};
   int n;
+  luaL_checkstack(L, 6, "certificate");
   d.len = i2d_X509(x, &d.p);
   if (d.len < 0) luaL_error(L, "cannot encode a certificate");
   n = lsock_ssl_try(L, push_der, &d);
   OPENSSL_free(d.p);
+  if (n < 0) lua_error(L);
+}
+
+typedef struct List {
+  STACK_OF(X509) * certs;
+  int decoded;
+} List;
+
+static int push_list(lua_State *L) {
+  const List *l = lua_touserdata(L, 1);
+  int i, n = sk_X509_num(l->certs);
+  lua_createtable(L, n > 0 ? n : 0, 0);
+  for (i = 0; i < n; i++) {
+    (l->decoded ? lsock_x509_push : lsock_x509_pushder)(L, sk_X509_value(l->certs, i));
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
+void lsock_x509_pushlist(lua_State *L, STACK_OF(X509) * certs, int decoded) {
+  List l = {certs, decoded};
+  int n = -2;
+  if (lua_checkstack(L, 6)) n = lsock_ssl_try(L, push_list, &l);
+  sk_X509_pop_free(certs, X509_free);
+  ERR_clear_error();
+  if (n == -2) luaL_error(L, "stack overflow");
   if (n < 0) lua_error(L);
 }
 
@@ -288,6 +317,7 @@ int lsock_x509_pem_to_der(lua_State *L, const char *pem, size_t len) {
   Der d = {NULL, 0};
   int n;
   if (len > INT_MAX) return 0;
+  luaL_checkstack(L, 6, "certificate");
   b = BIO_new_mem_buf(pem, (int)len);
   x = b ? PEM_read_bio_X509(b, NULL, lsock_no_password, NULL) : NULL;
   BIO_free(b);

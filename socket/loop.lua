@@ -74,7 +74,7 @@ local function stand_in(list, note, seconds)
   local at = list.last + 1
   list[at] = note
   list.last, note.at = at, at
-  return park(seconds)
+  return park(seconds, note)
 end
 
 local function wait_in(list, seconds, what)
