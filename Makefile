@@ -268,7 +268,7 @@ fuzz-tls: asan-lua ## TLS peers that do what none should, under ASan and UBSan (
 	LSOCKET_LUA='$(CURDIR)/build/asan/lua' $(LUA) spec/host/fuzz_tls.lua $(FIRST) $(SEEDS)
 
 # The code for kqueue(2), on a stand-in; see spec/host/kqueue.
-KQUEUE_SPEC = spec/select_spec.lua spec/reactor_spec.lua spec/task_spec.lua spec/poller_spec.lua spec/timer_spec.lua spec/loop*_spec.lua spec/connect*_spec.lua
+KQUEUE_SPEC = spec/select*_spec.lua spec/reactor_spec.lua spec/task_spec.lua spec/poller_spec.lua spec/timer_spec.lua spec/loop*_spec.lua spec/connect*_spec.lua
 kqueue: ## specs of what waits for many sockets, with the code for BSD and macOS
 	$(bootstrap) build test
 	@mkdir -p build/kqueue
