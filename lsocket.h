@@ -232,7 +232,8 @@ enum {                     /* flags of lsock_Limits */
        LSOCK_NO_WAIT = 2,  /* nothing blocks the thread: what would wait fails with EAGAIN, except in coroutines
                                  ** with a wait hook, as under socket.loop */
        LSOCK_NO_DESCRIPTORS =
-           4, /* no plain descriptors: detach, dup(fd), close(fd), fromfd, recv_fds, set_inheritable; EACCES */
+           4, /* no plain descriptors: detach, dup(fd), close(fd), fromfd, recv_fds, set_inheritable; none passed in
+                                  ** messages, where they would be open and uncounted: send_fds, SCM_RIGHTS; EACCES */
        LSOCK_NONBLOCKING = 8 /* new sockets begin as after settimeout(0); a script may change that */
 };
 

@@ -244,6 +244,7 @@ static int buf_pack(lua_State *L) {
   push_string_function(L);
   lua_insert(L, 3);
   lua_call(L, lua_gettop(L) - 3, 1);
+  b = check_buffer(L, 1);            /* a hook may have used the debug library */
   s = luaL_checklstring(L, 3, &len); /* whatever function the script put into the string library */
   luaL_argcheck(L, len <= b->len - at, 3, "does not fit the buffer");
   memcpy(b->p + at, s, len);

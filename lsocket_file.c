@@ -32,6 +32,8 @@ typedef struct File {
   size_t size, out_size; /* of the buffers when there is much to read, to write */
   size_t limit;          /* the longest line, numeral or rest of a stream that may be read */
   unsigned turn;         /* counts what was taken out of `in`, to notice that somebody else did */
+  size_t seen_at, seen;  /* bytes of `in` looked at in vain, from there on ... */
+  int seen_for;          /* ... for the format 'l' or 'n', so that they need not be again */
   int readable, writable;
   int full; /* the last read filled the buffer: more is coming */
   Buffering buffering;
@@ -119,9 +121,22 @@ static int unusable(lua_State *L, const char *name, const char *what) {
   return lsock_fail(L, &e);
 }
 
-/* Was the file closed meanwhile, by another coroutine or a hook? */
+/*
+** A callback of the transport, which at that moment has a pointer into a buffer, is to leave the buffers alone. The
+** transport knows when that is over, however it ends.
+*/
+static int is_busy(const lsock_Sock *s) {
+  return s->tr && s->tr->busy(s);
+}
+
+/* Was the file closed meanwhile, by another coroutine or a hook; or is this within a callback? */
 static int gone(lsock_Op *op, const File *f) {
-  if (f->s) return 0;
+  if (f->s && !is_busy(f->s)) return 0;
+  if (f->s) {
+    op->err = EBUSY;
+    op->msg = "a callback of this connection is running";
+    return 1;
+  }
   op->err = ECANCELED;
   op->msg = "file was closed while waiting";
   return 1;
@@ -137,9 +152,9 @@ static void file_op(lua_State *L, lsock_Op *op, const char *name, lsock_Step ste
 /* ---------------------------------------------------------------- reading */
 
 /*
-** A read in progress: op->done counts the bytes of `in` that finished formats use, op->len those that the current one
-** has looked at, op->state is that format's number; op->slot is the stack index of the first of op->formats. The results
-** of several formats wait in as many places after the socket's.
+** A read in progress: op->done counts the bytes of `in` that finished formats use, op->state is the current one's number;
+** op->slot is the stack index of the first of op->formats. The results of several formats wait in as many places after the
+** socket's.
 */
 /* A format's outcome: one value pushed, needs more bytes, no bytes and never will be, beyond the limit. */
 enum { FOUND, MISSING, ENDED, EXCEEDED };
@@ -181,10 +196,29 @@ static int fill(lua_State *L, lsock_Op *op, File *f, size_t want, size_t *spent)
   return n > 0 ? MAYBE : NOTHING;
 }
 
+/* How many bytes from offset `at` of what is in `in` are known not to hold what is looked for. */
+static size_t *seen(File *f, size_t at, int what) {
+  if (f->seen_at != at || f->seen_for != what) {
+    f->seen_at = at;
+    f->seen_for = what;
+    f->seen = 0;
+  }
+  return &f->seen;
+}
+
+/* The end of the line at that offset; NULL if it is not there yet. */
+static const char *find_end(File *f, size_t at) {
+  size_t n = waiting(&f->in) - at, *before = seen(f, at, 'l');
+  const char *p = f->in.p + f->in.from + at;
+  const char *nl = n > *before ? memchr(p + *before, '\n', n - *before) : NULL;
+  *before = nl ? (size_t)(nl - p) : n;
+  return nl;
+}
+
 static int scan_line(lua_State *L, lsock_Op *op, File *f, int keep_end, int next) {
   const char *p = f->in.p + f->in.from + op->done;
   size_t n = waiting(&f->in) - op->done;
-  const char *nl = n > op->len ? memchr(p + op->len, '\n', n - op->len) : NULL;
+  const char *nl = find_end(f, op->done);
   if (nl) {
     size_t len = (size_t)(nl - p);
     if (len > f->limit) return EXCEEDED;
@@ -193,7 +227,6 @@ static int scan_line(lua_State *L, lsock_Op *op, File *f, int keep_end, int next
     return FOUND;
   }
   if (n > f->limit) return EXCEEDED;
-  op->len = n;
   if (next != NOTHING) return MISSING;
   if (n == 0) return ENDED;
   lua_pushlstring(L, p, n);
@@ -262,11 +295,14 @@ static int accept_digits(Numeral *u, int hex) {
 
 static int scan_number(lua_State *L, lsock_Op *op, File *f, int next) {
   Numeral u;
+  size_t *spaces = seen(f, op->done, 'n');
   int digits = 0, hex = 0, c;
   memset(&u, 0, sizeof u);
   u.p = f->in.p + f->in.from + op->done;
   u.n = waiting(&f->in) - op->done;
+  u.at = *spaces;
   while ((c = peek(&u)) >= 0 && strchr(" \t\n\v\f\r", c) && c != 0) u.at++;
+  *spaces = u.at;
   accept_any(&u, "+-");
   if (accept_any(&u, "0")) {
     if (accept_any(&u, "xX"))
@@ -318,6 +354,7 @@ static int scan(lua_State *L, lsock_Op *op, File *f, int next, size_t *want) {
 /* Takes bytes out of `in`; the file is at stack index 1. What one long line needed is not held for ever. */
 static void consume(lua_State *L, File *f, size_t n) {
   f->in.from += n;
+  f->seen = 0;
   f->turn++;
   if (f->in.from < f->in.to) return;
   f->in.from = f->in.to = 0;
@@ -333,7 +370,6 @@ static void consume(lua_State *L, File *f, size_t n) {
 static int add_result(lua_State *L, lsock_Op *op, int last) {
   int i;
   op->state++;
-  op->len = 0;
   if (op->formats <= 1) return 1;
   lua_replace(L, op->self + op->state);
   if (!last && op->state < op->formats) return 0;
@@ -352,7 +388,7 @@ static int step_read(lua_State *L, lsock_Op *op) {
     int r;
     if (op->turn != f->turn) { /* another coroutine, a hook or a finalizer read meanwhile: begin anew */
       op->turn = f->turn;
-      op->done = op->len = 0;
+      op->done = 0;
       op->state = 0;
     }
     r = scan(L, op, f, next, &want);
@@ -384,7 +420,7 @@ static int step_read(lua_State *L, lsock_Op *op) {
 static int quick_line(lua_State *L, File *f) {
   unsigned turn = f->turn;
   const char *p = f->in.p + f->in.from;
-  const char *nl = waiting(&f->in) > 0 && f->s->fd != LSOCK_NOFD ? memchr(p, '\n', waiting(&f->in)) : NULL;
+  const char *nl = waiting(&f->in) > 0 && f->s->fd != LSOCK_NOFD && !is_busy(f->s) ? find_end(f, 0) : NULL;
   if (!nl || (size_t)(nl - p) > f->limit) return 0;
   lua_pushlstring(L, p, (size_t)(nl - p));
   if (f->turn != turn) { /* a finalizer read it */
@@ -419,7 +455,6 @@ static int read_formats(lua_State *L, const char *name, int n) {
   op.slot = 2;
   op.formats = n;
   op.turn = f->turn;
-  op.len = 0;
   if (n > 1) {
     luaL_checkstack(L, n, "too many formats");
     lua_settop(L, op.self + n);
@@ -433,6 +468,58 @@ static int read_formats(lua_State *L, const char *name, int n) {
 */
 static int file_read(lua_State *L) {
   return read_formats(L, "read", lua_gettop(L) - 1);
+}
+
+/* Of an unbuffered file no more than this is looked at. */
+#define PEEK_MOST 1024
+
+static int step_peek(lua_State *L, lsock_Op *op) {
+  File *f = lua_touserdata(L, 1);
+  size_t spent = 0, n;
+  if (gone(op, f)) return LSOCK_FAIL;
+  if (waiting(&f->in) == 0 && f->size <= 1 && op->len > 0) {
+    char p[PEEK_MOST];
+    ssize_t got = lsock_receive(L, op, p, op->len < PEEK_MOST ? op->len : PEEK_MOST, MSG_PEEK);
+    if (got < 0) return (int)got;
+    lsock_pushreceived(L, op, p, got);
+    return 1;
+  }
+  if (waiting(&f->in) == 0) {
+    int r = fill(L, op, f, 0, &spent);
+    if (r < 0) return r;
+    if (r == NOTHING) {
+      lua_pushnil(L);
+      return 1;
+    }
+  }
+  n = waiting(&f->in);
+  lua_pushlstring(L, f->in.p + f->in.from, n < op->len ? n : op->len);
+  return 1;
+}
+
+/*
+** f:peek([n]) -> at most n of the bytes that come next, which stay there: those read ahead, else what one receive gives;
+** nil at the end of the stream
+*/
+static int file_peek(lua_State *L) {
+  lsock_Op op;
+  File *f = check_file(L, 1);
+  lua_Integer n = luaL_optinteger(L, 2, SIZE_MAX_BUF);
+  luaL_argcheck(L, n >= 0, 2, "count is negative");
+  if (!f->s) return unusable(L, "peek", "file is closed");
+  if (!f->readable) return unusable(L, "peek", "file is not open for reading");
+  lua_settop(L, 1);
+  file_op(L, &op, "peek", step_peek, LSOCK_RD);
+  op.len = (lua_Unsigned)n < SIZE_MAX_BUF ? (size_t)n : SIZE_MAX_BUF;
+  return lsock_run(L, &op);
+}
+
+/* f:pending() -> how many bytes have been read ahead */
+static int file_pending(lua_State *L) {
+  const File *f = check_file(L, 1);
+  if (!f->s) return unusable(L, "pending", "file is closed");
+  lua_pushinteger(L, (lua_Integer)waiting(&f->in));
+  return 1;
 }
 
 /* Upvalues as everywhere, then 3 the file, 4 the formats. */
@@ -532,7 +619,7 @@ static int file_write(lua_State *L) {
   }
   if (!f->s) return unusable(L, "write", "file is closed");
   if (!f->writable) return unusable(L, "write", "file is not open for writing");
-  if (f->buffering != NONE) reserve_out(L, f, total);
+  if (f->buffering != NONE && !is_busy(f->s)) reserve_out(L, f, total);
   file_op(L, &op, "write", step_write, LSOCK_WR);
   op.slot = 2;
   op.formats = n;
@@ -593,9 +680,11 @@ static int step_close(lua_State *L, lsock_Op *op) {
   return r < 0 ? r : finish(L, f);
 }
 
-/* Closed even where sending fails, unless that may be tried again. */
+/* Closed even where sending fails, unless that may be tried again: out of time, interrupted, not now. */
 static int close_failed(lua_State *L, lsock_Op *op) {
-  if (op->cls != LSOCK_TIMEOUT && op->err != EAGAIN) let_go(L, lua_touserdata(L, 1), 1);
+  int again = op->cls == LSOCK_TIMEOUT || op->err == EAGAIN || op->err == EBUSY;
+  if (op->err == ECANCELED) again = op->s->fd == op->fd; /* thrown into the wait */
+  if (!again) let_go(L, lua_touserdata(L, 1), 1);
   return -1;
 }
 
@@ -646,6 +735,7 @@ static int file_gc(lua_State *L) {
     lua_getiuservalue(L, 1, UV_SOCKET); /* TLS looks for it */
     op.self = op.wslot = 2;
     op.nowait = 1;
+    op.partial = scope_failed; /* an error of a callback */
     if (lua_touserdata(L, 2) != f->s) lsock_tampered(L);
     n = lsock_transmit(L, &op, f->out.p + f->out.from, waiting(&f->out), 0);
     if (n < (ssize_t)waiting(&f->out)) lua_warning(L, "socket: unflushed data of a collected file lost", 0);
@@ -694,6 +784,16 @@ lsock_Sock *lsock_filesock(lua_State *L, int idx) {
   return f ? f->s : NULL;
 }
 
+const void *lsock_tofile(lua_State *L, int idx) {
+  return to_file(L, idx);
+}
+
+int lsock_fileready(const void *file) {
+  const File *f = file;
+  const lsock_Sock *s = f ? f->s : NULL;
+  return s && s->fd != LSOCK_NOFD && (waiting(&f->in) > 0 || (s->tr && s->tr->pending(s) > 0));
+}
+
 /* f:fileno() -> the socket's descriptor, -1 when closed */
 static int file_fileno(lua_State *L) {
   const File *f = check_file(L, 1);
@@ -710,20 +810,23 @@ static int file_tostring(lua_State *L) {
   return 1;
 }
 
-/* Modes "r", "w", "rw" and "r+"; a "b" changes nothing. */
+/* Modes "r", "w", "rw" and "r+", each letter once; a "b" changes nothing. */
 static void parse_mode(lua_State *L, int arg, File *f) {
-  const char *m = luaL_optstring(L, arg, "r"), *p;
-  for (p = m; *p; p++) {
-    if (*p == 'r')
-      f->readable = 1;
-    else if (*p == 'w')
-      f->writable = 1;
-    else if (*p == '+')
-      f->readable = f->writable = 1;
-    else if (*p != 'b')
-      luaL_argerror(L, arg, lua_pushfstring(L, "invalid mode '%s'", m));
+  enum { R = 1, W = 2, B = 4, PLUS = 8 };
+  static const char letters[] = "rwb+";
+  size_t i, len;
+  const char *m = luaL_optlstring(L, arg, "r", &len);
+  unsigned mode = 0, bit = 1;
+  for (i = 0; i < len && bit; i++) {
+    const char *p = strchr(letters, m[i]);
+    bit = p ? 1u << (p - letters) & ~mode : 0;
+    mode |= bit;
   }
-  luaL_argcheck(L, f->readable || f->writable, arg, "mode must have an r or a w");
+  mode &= ~(unsigned)B;
+  if (!bit || (mode != R && mode != W && mode != (R | W) && mode != (R | PLUS)))
+    luaL_argerror(L, arg, lua_pushfstring(L, "invalid mode '%s'", m));
+  f->readable = (mode & R) != 0;
+  f->writable = mode != R;
 }
 
 /*
@@ -760,11 +863,10 @@ static int sock_makefile(lua_State *L) {
 
 const lsock_Reg lsock_file_methods[] = {{"!makefile", sock_makefile}, {NULL, NULL}};
 
-static const lsock_Reg file_methods[] = {{"!close", file_close},       {"fileno", file_fileno},
-                                         {"!flush", file_flush},       {"lines", file_lines},
-                                         {"!read", file_read},         {"!seek", file_seek},
-                                         {"!setlimit", file_setlimit}, {"!setvbuf", file_setvbuf},
-                                         {"!write", file_write},       {NULL, NULL}};
+static const lsock_Reg file_methods[] = {
+    {"!close", file_close},       {"fileno", file_fileno},    {"!flush", file_flush}, {"lines", file_lines},
+    {"!peek", file_peek},         {"!pending", file_pending}, {"!read", file_read},   {"!seek", file_seek},
+    {"!setlimit", file_setlimit}, {"!setvbuf", file_setvbuf}, {"!write", file_write}, {NULL, NULL}};
 
 static const lsock_Reg file_meta[] = {
     {"__close", file_scope}, {"__gc", file_gc}, {"__tostring", file_tostring}, {NULL, NULL}};

@@ -558,6 +558,10 @@ LSOCK_ONCE void lsock_open_resolve(lua_State *L, int core);
 /* The socket of a file of makefile's, which the file holds; NULL for other values and closed ones (lsocket_file.c). */
 lsock_Sock *lsock_filesock(lua_State *L, int idx);
 
+/* NULL unless it is such a file, which may be closed. Is there something to read that its descriptor does not show? */
+const void *lsock_tofile(lua_State *L, int idx);
+int lsock_fileready(const void *file);
+
 int lsock_mod_wait(lua_State *L);
 
 /* Points in time (lsocket_timer.c). */
@@ -698,6 +702,7 @@ struct lsock_Transport {
   int (*accepted)(lua_State *L, lsock_Op *op, int slot); /* makes a socket of the kind out of that at slot: likewise */
   size_t (*pending)(const lsock_Sock *s);                /* bytes that poll(2) does not know of; 1: or else, no wait */
   void (*closing)(lsock_Sock *s, int last);              /* the descriptor goes; last: a goodbye may be sent */
+  int (*busy)(const lsock_Sock *s);                      /* within an attempt: this is its callback */
 };
 
 #include "lsocket_api.h"

@@ -22,6 +22,7 @@ size_t lsock_checksize(lua_State *L, int arg) {
 void lsock_optflags(lua_State *L, int arg, lsock_Op *op, int now) {
   lua_Integer v = lua_gettop(L) < arg ? 0 : luaL_optinteger(L, arg, 0); /* mostly none: faster so */
   luaL_argcheck(L, v >= INT_MIN && v <= INT_MAX, arg, "flags do not fit a C int");
+  luaL_argcheck(L, !(v & LSOCK_ZEROCOPY), arg, "MSG_ZEROCOPY is not possible: the bytes are Lua's");
   op->flags = (int)v;
   if (op->flags & now) op->timeout = 0;
 }

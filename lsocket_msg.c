@@ -160,6 +160,8 @@ static void take(lua_State *L, int arg, Rights *r) {
   len = data_length(r->c);
   if (!may_each(L, "detach", CMSG_DATA(r->c), len)) lsock_failrefused(L, "recvmsg", "detach", NULL);
   lua_pushlstring(L, (const char *)CMSG_DATA(r->c), len);
+  if (lua_getiuservalue(L, arg, 2) == LUA_TSTRING) return; /* a finalizer did */
+  lua_pop(L, 1);
   lua_pushvalue(L, -1);
   lua_setiuservalue(L, arg, 2);
   see_to(L, r->c, GIVE);
@@ -621,6 +623,8 @@ static int mod_send_fds(lua_State *L) {
   m = check_pieces(L, &op, 2);
   n = check_list(L, 3, LIST_MAX, "too many descriptors");
   if (n > 0) {
+    if (!lsock_may_send_item(op.core, op.s, SOL_SOCKET, SCM_RIGHTS))
+      return lsock_failrefused(L, op.name, "fromfd", NULL);
     m->control = new_control(L, CMSG_SPACE(n * sizeof(int)));
     put_header(m->control, &at, SOL_SOCKET, SCM_RIGHTS, n * sizeof(int));
     lua_createtable(L, (int)n, 0); /* none of them is collected while this waits */

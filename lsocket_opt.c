@@ -41,34 +41,46 @@ static int is_wide(const lsock_Sock *s, int level) {
 #endif
 }
 
+/* In what an option counts its length: classic BPF filters come in instructions (net/core/filter.c). */
+static size_t unit_of(int level, int name) {
+#if defined(SO_GET_FILTER)
+  if (level == SOL_SOCKET && name == SO_GET_FILTER) return 8;
+#endif
+  (void)level, (void)name;
+  return 1;
+}
+
 /* s:getsockopt(level, name [, buflen]) -> integer, or a string of at most buflen bytes (getsockopt(2)) */
 static int sock_getsockopt(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   int level = lsock_checkint(L, 2), name = lsock_checkint(L, 3);
   lua_Integer size = luaL_optinteger(L, 4, 0);
   socklen_t len;
+  size_t unit;
   int r;
   luaL_argcheck(L, size >= 0 && size <= OPTION_MAX, 4, "buffer length must be 0-65536");
   if (lsock_isclosed(s)) return lsock_failclosed(L, "getsockopt");
   if ((r = lsock_admit_getoption(L, s, level, name)) != 0) return r;
+  unit = unit_of(level, name);
   if (size == 0) {
     int64_t wide = 0;
     int v = 0;
     void *p = is_wide(s, level) ? (void *)&wide : &v;
-    len = is_wide(s, level) ? sizeof wide : sizeof v;
+    len = is_wide(s, level) ? sizeof wide : unit > 1 ? 0 : sizeof v; /* how many there are */
     if (getsockopt(s->fd, level, name, p, &len) < 0) return lsock_failno(L, errno, "getsockopt");
-    lua_pushinteger(L, v + wide);
+    lua_pushinteger(L, unit > 1 ? (lua_Integer)len : v + wide);
   } else {
     luaL_Buffer b;
     char *p = luaL_buffinitsize(L, &b, (size_t)size);
-    len = (socklen_t)size;
+    len = (socklen_t)((size_t)size / unit);
     memset(p, 0, (size_t)size); /* some options read it, some fill less than they say */
     if (getsockopt(s->fd, level, name, p, &len) < 0) {
       int err = errno;
       luaL_pushresultsize(&b, 0);
       return lsock_failno(L, err, "getsockopt");
     }
-    luaL_pushresultsize(&b, len < (size_t)size ? len : (size_t)size); /* some say what they would need */
+    size /= (lua_Integer)unit;
+    luaL_pushresultsize(&b, (len < (size_t)size ? len : (size_t)size) * unit); /* some say what they would need */
   }
   return 1;
 }

@@ -64,6 +64,15 @@ extern long __stack_chk_guard[];
 #define NETDB_INTERNAL (-1) /* musl; as in other systems' <netdb.h> */
 #endif
 
+/* Sending with this flag returns while the system still reads the bytes, which Lua may free any time. */
+#if defined(MSG_ZEROCOPY)
+#define LSOCK_ZEROCOPY MSG_ZEROCOPY
+#elif defined(__linux__)
+#define LSOCK_ZEROCOPY 0x4000000
+#else
+#define LSOCK_ZEROCOPY 0
+#endif
+
 #if defined(MSG_NOSIGNAL)
 #define LSOCK_NOSIGNAL MSG_NOSIGNAL
 #else

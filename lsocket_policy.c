@@ -282,6 +282,10 @@ int lsock_admit_getoption(lua_State *L, const lsock_Sock *s, int level, int name
 
 /* Descriptors, credentials, TTL and TOS; not routes, source addresses, marks. */
 int lsock_may_send_item(const lsock_Core *core, const lsock_Sock *s, int level, int type) {
+#if defined(SCM_RIGHTS)
+  /* in flight they would be open, uncounted, and outlive the state */
+  if (level == SOL_SOCKET && type == SCM_RIGHTS && core->restrictions & LSOCK_NO_DESCRIPTORS) return 0;
+#endif
   if (lsock_likely(!core->policy)) return 1;
 #if defined(SCM_RIGHTS)
   if (level == SOL_SOCKET && type == SCM_RIGHTS) return s->family == AF_UNIX;

@@ -8,7 +8,7 @@
 
 enum { EVENT_READ = LSOCK_EV_READ, EVENT_WRITE = LSOCK_EV_WRITE, EVENT_BOTH = EVENT_READ | EVENT_WRITE };
 
-/* Fetched at once; of these at most half for TLS bytes at hand, lest they starve the others. */
+/* Fetched at once; of these at most half for bytes at hand, lest they starve the others. */
 #define READY_MAX 256
 
 /* Where a poller tells of so many it may have more to tell. */
@@ -16,10 +16,11 @@ enum { EVENT_READ = LSOCK_EV_READ, EVENT_WRITE = LSOCK_EV_WRITE, EVENT_BOTH = EV
 
 /* What is known of one descriptor. */
 typedef struct Slot {
-  int events;      /* 0: not registered */
-  int at;          /* 1 + its place among the ready */
-  unsigned round;  /* of the selector when it last was reported */
-  lsock_Sock *tls; /* a socket that may have bytes which the descriptor does not show */
+  int events;       /* 0: not registered */
+  int at;           /* 1 + its place among the ready */
+  unsigned round;   /* of the selector when it last was reported */
+  lsock_Sock *tls;  /* a socket that may have bytes which the descriptor does not show */
+  const void *file; /* a file of makefile's: likewise */
 } Slot;
 
 typedef struct Selector {
@@ -28,7 +29,7 @@ typedef struct Selector {
   int closed;
   unsigned round;    /* counts calls of select, each of which tells of each key once */
   int more;          /* there may be some that have not been fetched yet */
-  int tls, tls_next; /* how many slots have one; where the next look at them begins */
+  int tls, tls_next; /* how many slots have either; where the next look at them begins */
   int nslots, nready, pos;
   Slot *slots;
   lsock_Event ready[READY_MAX];
@@ -149,16 +150,18 @@ static lsock_fd check_fd(lua_State *L, int arg, const char *op) {
   return fd;
 }
 
-/* The socket, also a file's, at idx; NULL if it has nothing but what its descriptor shows. */
-static lsock_Sock *to_tls(lua_State *L, int idx) {
-  lsock_Sock *s = lsock_tosock(L, idx, lsock_core(L));
-  if (!s) s = lsock_filesock(L, idx);
-  return s && s->tr ? s : NULL;
-}
-
 /* Bytes that its descriptor does not show? */
 static int at_hand(const lsock_Sock *s) {
   return s && s->tr && s->fd != LSOCK_NOFD && s->tr->pending(s) > 0;
+}
+
+static int slot_at_hand(const Slot *slot, lsock_fd fd) {
+  return slot->tls ? slot->tls->fd == fd && at_hand(slot->tls) : lsock_fileready(slot->file);
+}
+
+/* Has the object at idx such bytes? */
+static int has_at_hand(lua_State *L, int idx) {
+  return at_hand(lsock_tosock(L, idx, lsock_core(L))) || lsock_fileready(lsock_tofile(L, idx));
 }
 
 /* ---------------------------------------------------------------- registering */
@@ -235,7 +238,7 @@ static int set_events(const Selector *sel, lsock_fd fd, int before, int after) {
 static void drop(lua_State *L, Selector *sel, lsock_fd fd) {
   Slot *slot = &sel->slots[fd];
   set_events(sel, fd, slot->events, 0); /* of one closed before, nothing is left to remove */
-  sel->tls -= slot->tls != NULL;
+  sel->tls -= slot->tls || slot->file;
   memset(slot, 0, sizeof *slot);
   lua_getiuservalue(L, 1, UV_OBJECTS);
   lua_getiuservalue(L, 1, UV_HELD);
@@ -292,8 +295,10 @@ static int sel_register(lua_State *L) {
   }
   slot = &sel->slots[fd];
   slot->events = events;
-  slot->tls = to_tls(L, 2);
-  sel->tls += slot->tls != NULL;
+  slot->tls = lsock_tosock(L, 2, lsock_core(L));
+  if (slot->tls && !slot->tls->tr) slot->tls = NULL;
+  slot->file = lsock_tofile(L, 2);
+  sel->tls += slot->tls || slot->file;
   lua_settop(L, 5);
   return 1;
 }
@@ -428,9 +433,9 @@ static void report_tls(Selector *sel) {
   for (i = 0; i < sel->nslots && left > 0 && !(sel->more = sel->nready == READY_MAX / 2); i++) {
     lsock_fd fd = (sel->tls_next + i) % sel->nslots;
     const Slot *slot = &sel->slots[fd];
-    if (!slot->tls) continue;
+    if (!slot->tls && !slot->file) continue;
     left--;
-    if ((slot->events & EVENT_READ) && slot->tls->fd == fd && at_hand(slot->tls)) report(sel, fd, EVENT_READ);
+    if ((slot->events & EVENT_READ) && slot_at_hand(slot, fd)) report(sel, fd, EVENT_READ);
   }
   if (sel->nslots) sel->tls_next = (sel->tls_next + i) % sel->nslots;
 }
@@ -509,7 +514,7 @@ static int fetch(lua_State *L, Selector *sel, int64_t ns) {
 /* What of a key's events the next ones to be fetched would tell, too late. */
 static int rest_of(const Slot *slot, const lsock_Event *ev) {
   int missing = slot->events & ~ev->events;
-  if (missing == EVENT_READ && at_hand(slot->tls)) return missing;
+  if (missing == EVENT_READ && slot_at_hand(slot, ev->fd)) return missing;
   return lsock_plat_poll(ev->fd, missing == EVENT_READ ? POLLIN : POLLOUT, 0) > 0 ? missing : 0;
 }
 
@@ -710,7 +715,7 @@ static int step_lists(lua_State *L, lsock_Op *op) {
   }
   for (i = 0; i < readers && !hot; i++) {
     lua_rawgeti(L, 1, (lua_Integer)i + 1);
-    hot = at_hand(to_tls(L, -1));
+    hot = has_at_hand(L, -1);
     lua_pop(L, 1);
   }
   n = lsock_plat_pollmany(p, op->len, hot || op->coop ? 0 : ns);
@@ -723,7 +728,7 @@ static int step_lists(lua_State *L, lsock_Op *op) {
   if (hot)
     for (i = 0; i < readers; i++) {
       lua_rawgeti(L, 1, (lua_Integer)i + 1);
-      if (at_hand(to_tls(L, -1))) p[i].revents |= POLLIN;
+      if (has_at_hand(L, -1)) p[i].revents |= POLLIN;
       lua_pop(L, 1);
     }
   if (n > 0 || hot || patience(op) == 0) return push_lists(L, op);
@@ -763,7 +768,7 @@ static int push_false(lua_State *L, lsock_Op *op) {
 
 static int step_wait(lua_State *L, lsock_Op *op) {
   int n;
-  if (op->state == LSOCK_READ && at_hand(op->s)) return push_true(L);
+  if (op->state == LSOCK_READ && has_at_hand(L, 2)) return push_true(L);
   n = lsock_plat_poll(op->s->fd, op->state == LSOCK_READ ? POLLIN : POLLOUT, 0);
   if (n < 0) return lsock_again(op, op->state);
   return n > 0 ? push_true(L) : op->state;
@@ -778,8 +783,8 @@ int lsock_mod_wait(lua_State *L) {
   int64_t timeout = lsock_checktimeout(L, 3);
   int family = -1, type = -1, proto = -1; /* a wait hook gets to see it: the policy is to know what it is */
   lsock_Op op;
-  lua_settop(L, 3);
-  if (mode == 0 && at_hand(to_tls(L, 1))) return push_true(L);
+  lua_settop(L, 1);
+  lua_pushvalue(L, 1);             /* what is asked for bytes at hand */
   if (!lsock_tosock(L, 1, core)) { /* under a socket of ours, which is closed at the end */
     lsock_Sock *s = lsock_newsock(L, core);
     s->internal = 1;
@@ -791,7 +796,7 @@ int lsock_mod_wait(lua_State *L) {
     lsock_open(L, s, fd, family, type, proto);
     lsock_count(core, s);
     lua_replace(L, 1);
-    lua_settop(L, 1);
+    lua_settop(L, 2);
     lua_toclose(L, 1);
   }
   lsock_op_on(L, &op, 1, "wait", step_wait, mode == 0 ? LSOCK_RD : LSOCK_WR);

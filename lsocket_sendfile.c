@@ -49,8 +49,17 @@ static int by_kernel(lsock_Op *op, Source *f) {
   return n > 0;
 }
 
+/* Was the Lua file closed meanwhile? */
+static int gone(lsock_Op *op, const Source *f) {
+  if (!f->lua || is_open(f->lua)) return 0;
+  op->err = ECANCELED;
+  op->msg = "file was closed while waiting";
+  return 1;
+}
+
 static int read_piece(lsock_Op *op, Source *f) {
   ssize_t n;
+  if (gone(op, f)) return LSOCK_FAIL; /* by a finalizer, or a callback while the last piece was sent */
   if (f->way == BY_STREAM) {
     clearerr(f->stream); /* of an interrupted read before */
     n = (ssize_t)fread(f->piece, 1, wanted(f, PIECE), f->stream);
@@ -79,14 +88,6 @@ static void set_position(const Source *f) {
   if (f->lua && f->sent > 0 && f->way != BY_STREAM && is_open(f->lua)) (void)fseeko(f->stream, (off_t)f->at, SEEK_SET);
 }
 
-/* Was the Lua file closed meanwhile? */
-static int gone(lsock_Op *op, const Source *f) {
-  if (!f->lua || is_open(f->lua)) return 0;
-  op->err = ECANCELED;
-  op->msg = "file was closed while waiting";
-  return 1;
-}
-
 /* One system call after the other until one must wait, or has sent something while there is more. */
 static int step_sendfile(lua_State *L, lsock_Op *op) {
   Source *f = lua_touserdata(L, op->slot);
@@ -107,7 +108,6 @@ static int step_sendfile(lua_State *L, lsock_Op *op) {
     luaL_checkstack(L, 4, "sendfile");
     f->piece = lua_newuserdatauv(L, PIECE, 0);
     lsock_keepstack(L, op);
-    if (gone(op, f)) return LSOCK_FAIL; /* by a finalizer */
   }
   while (f->left != 0 && f->way != BY_KERNEL) {
     r = f->from < f->to ? 1 : read_piece(op, f);

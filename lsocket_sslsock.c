@@ -531,10 +531,14 @@ static void tr_closing(lsock_Sock *s, int last) {
   lsock_tls_finish(t);
 }
 
+static int tr_busy(const lsock_Sock *s) {
+  return ((const lsock_Tls *)s->trdata)->L != NULL;
+}
+
 static int tr_accepted(lua_State *L, lsock_Op *op, int slot);
 
 static const lsock_Transport transport = {tr_receive,  tr_transmit, tr_shutdown, tr_connected,
-                                          tr_accepted, tr_pending,  tr_closing};
+                                          tr_accepted, tr_pending,  tr_closing,  tr_busy};
 
 /* Pushes a closed TLS socket. */
 static lsock_Sock *new_sock(lua_State *L, const lsock_Wrap *w, int arg, int *ok) {

@@ -16,8 +16,8 @@ local packed = table.pack
 after_each(support.close_kept)
 
 describe("makefile's mode", function()
-  it("is r by default; r, w, rw, wr, r+, w+ and a b anywhere", function()
-    for mode, can in pairs {r = "r", w = "w", rw = "rw", wr = "rw", ["r+"] = "rw", ["w+"] = "rw", rb = "r", wb = "w",
+  it("is r by default; r, w, rw, wr, r+ and a b anywhere", function()
+    for mode, can in pairs {r = "r", w = "w", rw = "rw", wr = "rw", ["r+"] = "rw", rb = "r", wb = "w",
       rwb = "rw", brw = "rw", ["r+b"] = "rw", ["rb+"] = "rw", [""] = false} do
       local a, b = pair()
       if not can then mode = nil end
@@ -31,9 +31,11 @@ describe("makefile's mode", function()
 
   it("that is none is an argument error", function()
     local _, b = pair()
-    for _, mode in ipairs {"", "b", "a", "x", "rwx", "r ", "R", "\0", {}, true} do
-      bad(2, b.makefile, b, mode)
+    for _, mode in ipairs {"", "b", "a", "x", "rwx", "r ", "R", "\0", "r\0", "+", "b+", "rr", "ww", "rbb", "w+", "rw+", "r++"} do
+      assert.matches(("invalid mode '%s'"):format(mode:match "^%Z*"), bad(2, b.makefile, b, mode), 1, true)
     end
+    bad(2, b.makefile, b, {})
+    bad(2, b.makefile, b, true)
     assert.is_true(b:close())
     assert.equal(-1, b:fileno()) -- none of those holds it open
   end)

@@ -1,5 +1,6 @@
 -- lsocket_host.c: what lsocket.h offers a host program, used from one (spec/host/spechost.c).
 
+local h = require "spec.helper"
 local host = require "spec.support.host"
 local support = require "spec.support"
 
@@ -187,14 +188,65 @@ describe("a host program", function()
   end)
 
   it("keeps received descriptors from a state that may have none", function()
+    local path = os.tmpname()
+    os.remove(path)
+    local sender = h.lua() .. " -e " .. h.quote(([[
+      local socket = require "socket"
+      local s <close> = socket.socket(socket.AF_UNIX):connect(%q)
+      socket.send_fds(s, "x", {s, s})
+    ]]):format(path))
     host.holds("-l 0:0:4", [[
-      local a, b = socket.socketpair()
-      socket.send_fds(a, "x", {a, b})
-      local data, items, flags = b:recvmsg(10, 100)
+      local path, sender = ...
+      local listener <close> = socket.create_server(path, {family = socket.AF_UNIX})
+      local p = io.popen(sender)
+      local data, items, flags = listener:accept():recvmsg(10, 100)
+      os.remove(path)
       assert(data == "x" and flags & socket.MSG_CTRUNC ~= 0)
       assert(#items == 0 or items[1].data == ("\255"):rep(8))
+      p:close()
       print "ok"
+    ]], path, sender)
+  end)
+
+  it("has no descriptors in flight, which nobody counts and which outlive the state", function()
+    for _, limits in ipairs {"0:0:4", "10:0:0"} do
+      host.holds("-l " .. limits, [[
+        local a, b = socket.socketpair()
+        local function refused(f, ...)
+          local ok, e = pcall(f, ...)
+          assert(not ok and socket.iserror(e) and e.code == "EACCES", e)
+        end
+        local SCM_RIGHTS = socket.SCM_RIGHTS
+        refused(socket.send_fds, a, "x", {b})
+        refused(socket.send_fds, a, "x", {io.stdout, b})
+        refused(a.sendmsg, a, "x", {{socket.SOL_SOCKET, SCM_RIGHTS, string.pack("i", b:fileno())}})
+        refused(a.sendmsg, a, "x", {{socket.SOL_SOCKET, SCM_RIGHTS, socket.buffer(string.pack("i", 1))}})
+        assert(socket.send_fds(a, "x", {}) == 1 and a:sendmsg("y", {}) == 1)
+        assert(b:recv(10) == "xy")
+        print "ok"
+      ]])
+    end
+  end)
+
+  it("closes received descriptors with the state, also where Lua could not call their finalizer", function()
+    local text, status = host.run("-o", [[
+      local function nest(n, f) -- so deep that Lua calls no __gc any more
+        if n == 0 then return f() end
+        string.gsub("x", "x", function() nest(n - 1, f) end)
+      end
+      local a, b = socket.socketpair()
+      for depth = 185, 199 do
+        collectgarbage()
+        collectgarbage "stop"
+        for _ = 1, 5 do
+          socket.send_fds(a, "x", {a})
+          b:recvmsg(1, 100)
+        end
+        pcall(nest, depth, collectgarbage)
+      end
     ]])
+    assert.equal(0, status)
+    assert.equal("descriptors: 0\n", text)
   end)
 
   it("has servers close what they were asked, also where nobody may have plain descriptors", function()

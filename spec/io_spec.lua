@@ -699,3 +699,26 @@ describe("with memory short", function()
     end
   end)
 end)
+
+describe("MSG_ZEROCOPY", function()
+  it("is an argument error wherever flags are given: the system would read bytes that Lua may have freed", function()
+    if not socket.MSG_ZEROCOPY then pending "this platform has no MSG_ZEROCOPY" end
+    local a, b = keep(support.tcp())
+    local flag = socket.MSG_ZEROCOPY | socket.MSG_DONTWAIT
+    a:setsockopt(socket.SOL_SOCKET, socket.SO_ZEROCOPY, 1)
+    for name, call in pairs {
+      send = function() a:send("x", flag) end,
+      sendall = function() a:sendall("x", flag) end,
+      sendto = function() a:sendto("x", flag, b:getsockname()) end,
+      sendmsg = function() a:sendmsg({"x"}, nil, flag) end,
+      send_fds = function() socket.send_fds(a, "x", {}, flag) end,
+      try_send = function() a:try_send("x", flag) end,
+    } do
+      local ok, e = pcall(call)
+      assert.is_false(ok, name)
+      assert.matches("MSG_ZEROCOPY is not possible", e, 1, true)
+    end
+    b:settimeout(0)
+    assert.equal("EAGAIN", select(2, b:try_recv(1)).code)
+  end)
+end)

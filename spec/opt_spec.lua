@@ -4,6 +4,7 @@ local h = require "spec.helper"
 local lfs = require "lfs"
 local proc = require "spec.support.proc"
 local socket = require "socket"
+local support = require "spec.support"
 
 local pack, unpack = string.pack, string.unpack
 
@@ -604,5 +605,34 @@ describe("a method", function()
     assert.matches("socket expected", e, 1, true)
     assert.is_false(named, text)
     assert.is_false(indexed)
+  end)
+end)
+
+describe("a socket's filter", function()
+  local SO_ATTACH_FILTER, SO_GET_FILTER = 26, 26
+
+  -- In a process of its own: the system counts a filter's length in instructions and writes 8 bytes for each.
+  it("is given out in bytes, and never more of them than there is room for", function()
+    if not support.has "python3" then pending "needs python3, which attaches one" end
+    local a, b = support.keep(socket.socketpair())
+    a:set_inheritable(true)
+    -- Struct sock_fprog points to the instructions, an address; LD nineteen times, and RET.
+    local python = ([[
+import ctypes, socket, struct
+s = socket.socket(fileno=%d)
+code = ctypes.create_string_buffer(struct.pack("=HBBI", 0x00, 0, 0, 7) * 19 + struct.pack("=HBBI", 0x06, 0, 0, 0x7fff))
+s.setsockopt(socket.SOL_SOCKET, %d, struct.pack("HP", 20, ctypes.addressof(code)))
+]]):format(a:fileno(), SO_ATTACH_FILTER)
+    local text, status = support.output("python3 -IS -c " .. h.quote(python))
+    assert.same({"", 0}, {text, status})
+    local p <close> = support.peer(a, ([[
+      local LEVEL, NAME = socket.SOL_SOCKET, %d
+      print(s:getsockopt(LEVEL, NAME))
+      print(#s:getsockopt(LEVEL, NAME, 1000), #s:getsockopt(LEVEL, NAME, 160), #s:getsockopt(LEVEL, NAME, 7))
+      print(string.unpack("=I2BBI4", s:getsockopt(LEVEL, NAME, 160), 153))
+      for _, size in ipairs {20, 100, 159} do print(select(2, s:try_getsockopt(LEVEL, NAME, size)).code) end
+    ]]):format(SO_GET_FILTER))
+    assert.equal("20\n160\t160\t0\n6\t0\t0\t32767\t161\nEINVAL\nEINVAL\nEINVAL\n", p:read "a")
+    b:close()
   end)
 end)

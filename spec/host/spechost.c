@@ -10,6 +10,7 @@
 **   -d        without the library debug    -p  without package, io and os    -t  socket.ssl preloaded
 **   -L        with host.asked(): what the policy was asked    -w  warnings are shown
 **   -m N      at most so many bytes for the state, with host.used(): how many there are
+**   -o        at the end, when the state is closed: how many descriptors are open that were not before
 **
 ** The script finds the functions of lsocket.h in a table `host`.
 */
@@ -21,6 +22,7 @@
 #include <unistd.h>
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 
 #include "lsocket.h"
@@ -239,16 +241,23 @@ static int traceback(lua_State *L) {
   return 1;
 }
 
+static int open_descriptors(void) {
+  int fd, n = 0;
+  for (fd = 0; fd < 1024; fd++) n += fcntl(fd, F_GETFD) >= 0;
+  return n;
+}
+
 int main(int argc, char **argv) {
   static Host h;
   lsock_Limits limits = {0};
-  int debug = 1, all = 1, tls = 0, set = 0, limited = 0, c, i, status;
+  int debug = 1, all = 1, tls = 0, set = 0, limited = 0, count = 0, c, i, status;
   char *rest;
   lua_State *L = lua_newstate(allocate, &h);
+  int before = open_descriptors();
   if (!L) return 2;
   h.rules.connect = h.connect;
   h.rules.bind = h.bind;
-  while ((c = getopt(argc, argv, "+rc:b:ufn:al:m:dptLw")) != -1) switch (c) {
+  while ((c = getopt(argc, argv, "+rc:b:ufn:al:m:odptLw")) != -1) switch (c) {
       case 'r': h.use_rules = set = 1; break;
       case 'c': add_rule(h.connect, &h.rules.nconnect, optarg); break;
       case 'b': add_rule(h.bind, &h.rules.nbind, optarg); break;
@@ -266,6 +275,7 @@ int main(int argc, char **argv) {
         limited = 1;
         break;
       case 'm': h.most = strtoul(optarg, NULL, 10); break;
+      case 'o': count = 1; break;
       case 'd': debug = 0; break;
       case 'p': all = 0; break;
       case 't': tls = 1; break;
@@ -296,5 +306,6 @@ int main(int argc, char **argv) {
     status = LUA_ERRSYNTAX;
   if (status != LUA_OK) fprintf(stderr, "%s\n", lua_tostring(L, -1));
   lua_close(L);
+  if (count) printf("descriptors: %d\n", open_descriptors() - before);
   return status != LUA_OK;
 }
