@@ -9,11 +9,13 @@
 **   -l N:N:N  limits: sockets, bytes of a receive, flags
 **   -d        without the library debug    -p  without package, io and os    -t  socket.ssl preloaded
 **   -L        with host.asked(): what the policy was asked    -w  warnings are shown
+**   -o        says at the end how many descriptors are left open, the state closed
 **
 ** The script finds the functions of lsocket.h in a table `host`.
 */
 #define _POSIX_C_SOURCE 200809L
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -214,16 +216,22 @@ static int traceback(lua_State *L) {
   return 1;
 }
 
+static int open_descriptors(void) {
+  int fd, n = 0;
+  for (fd = 0; fd < 4096; fd++) n += fcntl(fd, F_GETFD) >= 0;
+  return n;
+}
+
 int main(int argc, char **argv) {
   static Host h;
   lsock_Limits limits = {0};
-  int debug = 1, all = 1, tls = 0, set = 0, limited = 0, c, i, status;
+  int debug = 1, all = 1, tls = 0, set = 0, limited = 0, before = -1, c, i, status;
   char *rest;
   lua_State *L = luaL_newstate();
   if (!L) return 2;
   h.rules.connect = h.connect;
   h.rules.bind = h.bind;
-  while ((c = getopt(argc, argv, "+rc:b:ufn:al:dptLw")) != -1) switch (c) {
+  while ((c = getopt(argc, argv, "+rc:b:ufn:al:dptLwo")) != -1) switch (c) {
       case 'r': h.use_rules = set = 1; break;
       case 'c': add_rule(h.connect, &h.rules.nconnect, optarg); break;
       case 'b': add_rule(h.bind, &h.rules.nbind, optarg); break;
@@ -245,6 +253,7 @@ int main(int argc, char **argv) {
       case 't': tls = 1; break;
       case 'w': lua_setwarnf(L, warn, NULL); break;
       case 'L': h.log = 1; break;
+      case 'o': before = open_descriptors(); break;
       default: return 2;
     }
   if (optind >= argc) return 2;
@@ -270,5 +279,6 @@ int main(int argc, char **argv) {
     status = LUA_ERRSYNTAX;
   if (status != LUA_OK) fprintf(stderr, "%s\n", lua_tostring(L, -1));
   lua_close(L);
+  if (before >= 0) printf("%d left open\n", open_descriptors() - before);
   return status != LUA_OK;
 }
