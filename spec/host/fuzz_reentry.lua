@@ -1,8 +1,8 @@
--- Calls back into the library from wherever it calls a script: wait hooks and wake functions, tasks, alarms and what is
--- told of ended coroutines, handlers of servers, callbacks of TLS, methods and metamethods of objects waited for,
--- iterators, and finalizers, with the collector at its most eager; also where the C stack or the Lua stack is nearly used
--- up, so that finalizers fail, and waits and callbacks with them. Errors are the expected outcome. What it looks for is a
--- crash, a sanitizer's report, a hang, and a library that does not work any more afterwards.
+-- Calls back into the library from wherever it calls a script: wait hooks and wake functions, tasks, alarms and what
+-- is told of ended coroutines, handlers of servers, callbacks of TLS, methods and metamethods of objects waited for,
+-- iterators, and finalizers, with the collector at its most eager; also where the C stack or the Lua stack is nearly
+-- used up, so that finalizers fail, and waits and callbacks with them. Errors are the expected outcome. What it looks
+-- for is a crash, a sanitizer's report, a hang, and a library that does not work any more afterwards.
 --
 --   lua5.4 spec/host/fuzz_reentry.lua [first seed [seeds [calls]]]     (LSOCKET_LUA: the Lua of the children)
 --
@@ -67,8 +67,8 @@ local function get(kind) return pool[kind] and one(pool[kind]) end
 local function little() return one {0, 0, 0.0002, 0.001} end
 
 -- What a result is, by a method that only such things have.
-local SIGNS = {{"recv", "socket"}, {"setvbuf", "file"}, {"view", "buffer"}, {"register", "selector"}, {"retract", "reactor"},
-  {"wrap_bio", "ctx"}, {"getpeercert", "object"}, {"write_eof", "bio"}, {"spawn", "loop"}, {"put", "queue"},
+local SIGNS = {{"recv", "socket"}, {"setvbuf", "file"}, {"view", "buffer"}, {"register", "selector"},
+  {"retract", "reactor"}, {"wrap_bio", "ctx"}, {"getpeercert", "object"}, {"write_eof", "bio"}, {"spawn", "loop"}, {"put", "queue"},
   {"isset", "event"}, {"join", "task"}, {"cancel", "timer"}}
 local function keep(v)
   if type(v) == "thread" then put("co", v) end

@@ -1,5 +1,5 @@
--- What the library gives back without finalizers: Lua drops an object without calling its __gc where the C stack has no room
--- for that, which a script can bring about, and any deep recursion through C functions by chance.
+-- What the library gives back without finalizers: Lua drops an object without calling its __gc where the C stack has
+-- no room for that, which a script can bring about, and any deep recursion through C functions by chance.
 
 local h = require "spec.helper"
 local host = require "spec.support.host"
@@ -67,19 +67,20 @@ describe("without their finalizers", function()
 
   it("waits below a task end with the coroutine that an error ended", function()
     holds [[
-      local loop = socket.loop
+      local r = socket.reactor.new(function(_, ok, e) if not ok then error(e, 0) end end)
       local a, b = socket.socketpair()
       a:settimeout(0.2)
-      loop.run(function()
-        local me = loop.current()
+      r:add(coroutine.create(function()
         lose(function()
-          loop.spawn(function() me:cancel() end)
+          r:after(0, function() error "no" end)
           assert(not coroutine.resume(coroutine.create(function() a:recv(1) end)))
         end, 1)
-        socket.sleep(0.25)
+        local stop = socket.monotonic() + 0.25
+        repeat coroutine.yield() until socket.monotonic() > stop
         b:send "x"
         assert(a:recv(1) == "x")
-      end)
+      end))
+      while r:turn(1) do end
     ]]
   end)
 

@@ -1,5 +1,5 @@
--- Loops whose tasks, waits and timers change while one of them is being worked on: by finalizers, which run wherever memory
--- is allocated, by wake functions, and by scripts that resume and close coroutines of tasks. Some of these crashed.
+-- Loops whose tasks, waits and timers change while one of them is being worked on: by finalizers, which run wherever
+-- memory is allocated, by wake functions, and by scripts that resume and close coroutines of tasks. Some crashed.
 
 local socket = require "socket"
 local loop = require "socket.loop"
