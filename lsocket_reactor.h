@@ -76,7 +76,18 @@ struct lsock_Reactor {
 };
 LSOCK_BEGINS_WITH_SEAL(Reactor);
 
-enum { UV_TASKS = 1, UV_ENTRIES, UV_HEAP, UV_SOCK, UV_THROWN, UV_ALARMS, UV_DEAD, UV_ENDED, UV_COUNT = UV_ENDED };
+enum {
+  UV_TASKS = 1,
+  UV_ENTRIES,
+  UV_HEAP,
+  UV_SOCK,
+  UV_THROWN,
+  UV_ALARMS,
+  UV_DEAD,
+  UV_ROUND,
+  UV_ENDED,
+  UV_COUNT = UV_ENDED
+};
 
 /* NULL, or an argument error, unless the value at idx, or at 1, is a reactor; lsock_checkopen: and open. */
 Reactor *lsock_toreactor(lua_State *L, int idx);
@@ -113,7 +124,8 @@ void lsock_task_timer(Reactor *r, lsock_Timer *t, int64_t ns);
 /* Until the next timer, or there is something to do: ns, < 0 for ever. */
 int64_t lsock_reactor_next(const Reactor *r);
 
-/* The method `turn`. */
+/* The method `turn`; what it calls once, kept by the reactor. */
 int lsock_r_turn(lua_State *L);
+int lsock_reactor_round(lua_State *L);
 
 #endif

@@ -68,7 +68,8 @@ local function little() return one {0, 0, 0.0002, 0.001} end
 
 -- What a result is, by a method that only such things have.
 local SIGNS = {{"recv", "socket"}, {"setvbuf", "file"}, {"view", "buffer"}, {"register", "selector"},
-  {"retract", "reactor"}, {"wrap_bio", "ctx"}, {"getpeercert", "object"}, {"write_eof", "bio"}, {"spawn", "loop"}, {"put", "queue"},
+  {"retract", "reactor"}, {"wrap_bio", "ctx"}, {"getpeercert", "object"}, {"write_eof", "bio"}, {"spawn", "loop"},
+  {"put", "queue"},
   {"isset", "event"}, {"join", "task"}, {"cancel", "timer"}}
 local function keep(v)
   if type(v) == "thread" then put("co", v) end

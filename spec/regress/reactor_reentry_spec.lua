@@ -73,7 +73,8 @@ describe("a loop holds", function()
 
   it("where a finalizer closes the socket that a task is about to wait for", function()
     local r, results = reactors.new() -- which knows of no descriptor yet
-    local a, b <close> = socket.socketpair()
+    local a, b = socket.socketpair()
+    local _ <close> = b
     a:settimeout(5)
     local co = reactors.add(r, function()
       with_finalizers(function() a:close() end, function() a:recv(1) end)
