@@ -9,7 +9,7 @@
 -- Each seed is a child process in a network namespace of its own and in an empty folder; FUZZ_TRACE=1 lets it say what
 -- it calls. A seed's calls are the same each time, but for what depends on time.
 
-local first, seeds, calls = tonumber(arg[1]) or 1, tonumber(arg[2]) or 10, tonumber(arg[3]) or 400
+local first, seeds, calls = tonumber(arg[1]) or 1, tonumber(arg[2]) or 10, tonumber(arg[3]) or 1500
 
 if not os.getenv "FUZZ_CHILD" then
   local program = os.getenv "LSOCKET_LUA" or arg[-1]
@@ -44,7 +44,7 @@ local trace = os.getenv "FUZZ_TRACE"
 local function one(list) return list[random(#list)] end
 local function chance(n) return random(n) == 1 end
 
-local stop = socket.monotonic() + 40 -- of a slow seed, what is left is left out
+local stop = socket.monotonic() + 30 -- of a slow seed, what is left is left out
 socket.setdefaulttimeout(0.002)
 -- Collections at each allocation take their time: some seeds have them always, others now and then.
 local always = chance(8)
@@ -232,14 +232,15 @@ local function deep(k, f)
   if k == 0 then return f() end
   return (string.gsub("x", "x", function() deep(k - 1, f) end))
 end
-local filler
+local eager
+local many = {}
 local function on_full_stack(f)
-  filler = filler or table.pack(table.unpack({}, 1, 250))
-  local function down(n)
-    if n == 0 then return f() end
-    return (select("#", table.unpack(filler, 1, 250))), down(n - 1)
+  local function down(...) -- whose arguments stay on the stack
+    return f(), ...
   end
-  return coroutine.wrap(function() return pcall(down, 190000 + random(10000)) end)()
+  eager(false) -- a collection looks at all of it
+  if #many == 0 then for i = 1, 1000000 do many[i] = false end end
+  return coroutine.wrap(function() return pcall(down, table.unpack(many, 1, 999800 + random(190))) end)()
 end
 
 local acts = {
@@ -378,12 +379,12 @@ local function arm()
   end})
 end
 
-local function eager(on)
+function eager(on)
   if not on then return collectgarbage("incremental", 200, 100, 13) end
   if chance(4) then
     collectgarbage("generational", one {1, 20}, one {1, 100})
   else
-    collectgarbage("incremental", 1, 1000, 1)
+    collectgarbage("incremental", 1, 1000, one {1, 30})
   end
   collectgarbage "restart" -- from now on, not when memory has doubled
 end
@@ -410,7 +411,7 @@ if always then eager(true) end
 arm()
 for _ = 1, calls do
   if socket.monotonic() > stop then break end
-  local squeeze = always or chance(6)
+  local squeeze = always or chance(3)
   depth, budget = 0, 25
   if armed == 0 then arm() end
   if squeeze and not always then eager(true) end

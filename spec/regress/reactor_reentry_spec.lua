@@ -16,7 +16,7 @@ local function with_finalizers(g, f)
       g()
     end})
   end
-  collectgarbage("incremental", 1, 1000, 1)
+  collectgarbage("incremental", 1, 1000, 30) -- a whole cycle at each allocation
   arm()
   collectgarbage "restart" -- now, not when memory has doubled
   local ok, e = pcall(f)
