@@ -16,6 +16,7 @@
 */
 #define _POSIX_C_SOURCE 200809L
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -243,7 +244,7 @@ static int traceback(lua_State *L) {
 
 static int open_descriptors(void) {
   int fd, n = 0;
-  for (fd = 0; fd < 1024; fd++) n += fcntl(fd, F_GETFD) >= 0;
+  for (fd = 0; fd < 4096; fd++) n += fcntl(fd, F_GETFD) >= 0;
   return n;
 }
 
