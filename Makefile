@@ -87,7 +87,7 @@ CPPFLAGS   += $(TLS_CFLAGS)
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: static shared pc install-host spec-hosts embed-example all tls demo test check bench coverage sanitize tsan helgrind valgrind format install \
-	uninstall clean help kqueue specs objects host allocfail allocfail-host asan-lua fuzz fuzz-tls core-sources core-flags
+	uninstall clean help kqueue specs objects host allocfail allocfail-host asan-lua fuzz fuzz-tls fuzz-reentry core-sources core-flags
 # A person's own Lua settings must not reach the specs.
 unexport LUA_PATH_5_4 LUA_CPATH_5_4 LUA_INIT LUA_INIT_5_4
 
@@ -267,8 +267,14 @@ fuzz-tls: asan-lua ## TLS peers that do what none should, under ASan and UBSan (
 	LUA_PATH='$(CURDIR)/?.lua;;' LUA_CPATH='$(CURDIR)/build/asan/?.so;;' \
 	LSOCKET_LUA='$(CURDIR)/build/asan/lua' $(LUA) spec/host/fuzz_tls.lua $(FIRST) $(SEEDS)
 
+fuzz-reentry: asan-lua ## calls into the library from every callback and finalizer, under ASan and UBSan (FIRST=n SEEDS=n)
+	@ASAN_OPTIONS=allocator_may_return_null=1:max_allocation_size_mb=300 \
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	LUA_PATH='$(CURDIR)/?.lua;;' LUA_CPATH='$(CURDIR)/build/asan/?.so;;' \
+	LSOCKET_LUA='$(CURDIR)/build/asan/lua' $(LUA) spec/host/fuzz_reentry.lua $(FIRST) $(SEEDS)
+
 # The code for kqueue(2), on a stand-in; see spec/host/kqueue.
-KQUEUE_SPEC = spec/select_spec.lua spec/reactor_spec.lua spec/task_spec.lua spec/poller_spec.lua spec/timer_spec.lua spec/loop*_spec.lua spec/connect*_spec.lua
+KQUEUE_SPEC = spec/select*_spec.lua spec/reactor_spec.lua spec/task_spec.lua spec/poller_spec.lua spec/timer_spec.lua spec/loop*_spec.lua spec/connect*_spec.lua
 kqueue: ## specs of what waits for many sockets, with the code for BSD and macOS
 	$(bootstrap) build test
 	@mkdir -p build/kqueue

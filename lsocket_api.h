@@ -32,7 +32,7 @@ typedef struct lsock_Api {
   void (*pushextra)(lua_State *, lsock_Op *);
   int (*drive)(lua_State *, lsock_Op *);
   int (*go_on)(lua_State *, lsock_Op *, int);
-  void (*settimeout)(lsock_Sock *, int64_t);
+  int (*settimeout)(lsock_Sock *, int64_t);
   int64_t (*checktimeout)(lua_State *, int);
   const char *(*checkbytes)(lua_State *, int, size_t *);
   char *(*checkbuffer)(lua_State *, int, size_t *);

@@ -56,8 +56,18 @@ int lsock_reactor_enlist(lua_State *L, int idx, Reactor *r) {
   return 1;
 }
 
+/* Is its number still its own? */
+static int is_listed(lua_State *L, const Reactor *r) {
+  int listed;
+  lsock_pushtable(L, LSOCK_UV_REACTORS);
+  lua_rawgeti(L, -1, r->id);
+  listed = lua_touserdata(L, -1) == r;
+  lua_pop(L, 2);
+  return listed;
+}
+
 void lsock_reactor_unlist(lua_State *L, Reactor *r) {
-  if (find(L, r->id) != r) return;
+  if (!is_listed(L, r)) return;
   lsock_pushtable(L, LSOCK_UV_REACTORS);
   lua_pushnil(L);
   lua_rawseti(L, -2, r->id);
@@ -77,7 +87,7 @@ static void revive(lua_State *L, Reactor *r) {
 Reactor *lsock_checkopen(lua_State *L) {
   Reactor *r = lsock_checkreactor(L);
   luaL_argcheck(L, r->s->fd != LSOCK_NOFD, 1, "loop is closed");
-  if (find(L, r->id) != r) revive(L, r);
+  if (!lsock_likely(is_listed(L, r))) revive(L, r);
   return r;
 }
 
@@ -556,7 +566,7 @@ static void deactivate(lua_State *L, lsock_Core *core, Former f) {
   lua_setiuservalue(L, LSOCK_UP_CORE, LSOCK_UV_REACTOR);
 }
 
-static int round_body(lua_State *L) {
+int lsock_reactor_round(lua_State *L) {
   Reactor *r = lua_touserdata(L, 1);
   expire(L, r, 1);
   run_queue(L, r, 1);
@@ -627,8 +637,7 @@ int lsock_r_turn(lua_State *L) {
   if (r->turning) return luaL_error(L, "the loop is running: it cannot run within one of its tasks");
   lua_settop(L, 1);
   lua_getiuservalue(L, 1, UV_SOCK);
-  lua_pushvalue(L, LSOCK_UP_CORE);
-  lua_pushcclosure(L, round_body, 1);
+  lua_getiuservalue(L, 1, UV_ROUND);
   lsock_op_on(L, &op, 2, "turn", step_turn, LSOCK_MODAL);
   op.timeout = timeout;
   op.state = timeout != 0 && (op.core->hook & LSOCK_NEVER);

@@ -1,17 +1,17 @@
 /*
 ** lsocket_reactor.h: what lsocket_reactor.c and lsocket_task.c share: reactors, their tasks and alarms.
 **
-** A task is FRESH, in the queue, when it is added. When its turn comes it is RUNNING, until it yields: then it is WAITING for
-** a descriptor, a time or both, PARKED until it is woken or a time has come, or QUEUED for its next turn; or it has ENDED. Who
-** waits is QUEUED by an event, a timer, or who wakes it, and RUNNING again in the next round.
+** A task is FRESH, in the queue, when it is added. When its turn comes it is RUNNING, until it yields: then it is WAITING
+** for a descriptor, a time or both, PARKED until it is woken or a time has come, or QUEUED for its next turn; or it has
+** ENDED. One that waits is QUEUED by an event, a timer, or whoever wakes it, and RUNNING again in the next round.
 **
 ** C points to a task from the queue (`lined`), from an entry (`fd`) and from the heap of timers (`timer.place`), and to a
-** reactor from nowhere but the stack. The reactor's table of tasks keeps the task until it has ended and is in none of these;
-** the core's table of reactors, which is weak, knows of a reactor as long as its memory is valid. Nothing here depends on
-** a finalizer, which Lua may have no memory or no C stack to call.
+** reactor from nowhere but the stack. The reactor's table of tasks keeps a task until it has ended and is in none of
+** these; the core's table of reactors, which is weak, knows of a reactor as long as its memory is valid. Nothing depends
+** on finalizers, which Lua may have no memory or no C stack to call.
 **
-** Whatever allocates may run a finalizer, and that any function of this library: so a function first makes all the room that it
-** needs, then looks at the state of things, and changes it without allocating. Nothing can fail, or come, between.
+** Whatever allocates may run a finalizer, and that any function of this library: so a function first makes all the room
+** it needs, then looks at the state of things, and changes it without allocating. Nothing can fail, or come, between.
 */
 #ifndef LSOCKET_REACTOR_H
 #define LSOCKET_REACTOR_H
@@ -78,7 +78,18 @@ struct lsock_Reactor {
 };
 LSOCK_BEGINS_WITH_SEAL(Reactor);
 
-enum { UV_TASKS = 1, UV_ENTRIES, UV_HEAP, UV_SOCK, UV_THROWN, UV_ALARMS, UV_DEAD, UV_ENDED, UV_COUNT = UV_ENDED };
+enum {
+  UV_TASKS = 1,
+  UV_ENTRIES,
+  UV_HEAP,
+  UV_SOCK,
+  UV_THROWN,
+  UV_ALARMS,
+  UV_DEAD,
+  UV_ROUND,
+  UV_ENDED,
+  UV_COUNT = UV_ENDED
+};
 
 /* NULL, or an argument error, unless the value at idx, or at 1, is a reactor; lsock_checkopen: and open. */
 Reactor *lsock_toreactor(lua_State *L, int idx);
@@ -115,7 +126,8 @@ void lsock_task_timer(Reactor *r, lsock_Timer *t, int64_t ns);
 /* Until the next timer, or there is something to do: ns, < 0 for ever. */
 int64_t lsock_reactor_next(const Reactor *r);
 
-/* The method `turn`. */
+/* The method `turn`; what it calls once, kept by the reactor. */
 int lsock_r_turn(lua_State *L);
+int lsock_reactor_round(lua_State *L);
 
 #endif

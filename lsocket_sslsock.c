@@ -557,6 +557,7 @@ static lsock_Sock *new_sock(lua_State *L, const lsock_Wrap *w, int arg, int *ok)
 static void take_over(lua_State *L, lsock_Sock *s, int from, lsock_Sock *plain) {
   lsock_Tls *t = s->trdata;
   s->timeout = plain->timeout;
+  s->idle = plain->idle;
   s->family = plain->family;
   s->type = plain->type;
   s->proto = plain->proto;
@@ -804,6 +805,7 @@ static int step_unwrap(lua_State *L, lsock_Op *op) {
   plain = lsock_newsockuv(L, op->core, sizeof *plain, 0);
   lsock_guard(L, lua_gettop(L));
   plain->timeout = s->timeout;
+  plain->idle = s->idle;
   plain->family = s->family;
   plain->type = s->type;
   plain->proto = s->proto;

@@ -22,12 +22,11 @@ static void nudge(lua_State *L, Reactor *r) {
   if (try_nudge(L, r) != LUA_OK) lua_error(L);
 }
 
-/* Pushes the task of the coroutine at `arg`. NULL, and any value, if it is none of this reactor's, or forgotten. */
+/* Pushes the reactor's tasks, and that of the coroutine at `arg`. NULL, and any value, if it is none of this reactor's, or forgotten. */
 static Task *find_task(lua_State *L, int arg) {
   luaL_checktype(L, arg, LUA_TTHREAD);
   lsock_pushpart(L, 1, UV_TASKS);
   lua_rawgetp(L, -1, lua_tothread(L, arg));
-  lua_remove(L, -2);
   return lsock_object(L, -1, LSOCK_KIND_TASK, sizeof(Task));
 }
 
@@ -104,7 +103,6 @@ static int mod_park(lua_State *L) {
   Task *t = lsock_task_here(L, lsock_core(L));
   int64_t ns = lsock_checktimeout(L, 1);
   lua_settop(L, 2);
-  lua_pushliteral(L, "woken");
   if (!t || !lua_isyieldable(L)) { /* without a position: loop.lua compares it */
     lua_pushliteral(L, "only a task can wait for this");
     return lua_error(L);
@@ -114,7 +112,8 @@ static int mod_park(lua_State *L) {
     lsock_task_thrown(L, t);
     return lua_error(L);
   }
-  if (!lua_istable(L, 2) || lua_rawget(L, 2) == LUA_TNIL) lua_pushboolean(L, 0);
+  lua_pushboolean(L, lua_istable(L, 2) && !lua_getmetatable(L, 2) && lua_getfield(L, 2, "woken") == LUA_TBOOLEAN &&
+                         lua_toboolean(L, -1));
   if (ns == 0 || lua_toboolean(L, -1)) return 1;
   if (ns > 0) lsock_task_timer(t->r, &t->timer, ns);
   t->state = PARKED;
@@ -190,15 +189,20 @@ static int r_state(lua_State *L) {
 ** is a wait hook */
 static int mod_running(lua_State *L) {
   Reactor *r = lsock_core(L)->active;
+  lua_settop(L, 0);
   if (!r || !r->running) {
     lua_pushnil(L);
     lua_pushboolean(L, lsock_core(L)->hook & LSOCK_HOOKED);
     return 2;
   }
   lsock_pushactive(L);
-  lsock_pushtask(L, -1, r->running);
-  lua_getiuservalue(L, -1, 1);
-  lua_pushvalue(L, -3);
+  if (r->running->co == L)
+    lua_pushthread(L);
+  else {
+    lsock_pushtask(L, 1, r->running);
+    lua_getiuservalue(L, -1, 1);
+  }
+  lua_pushvalue(L, 1);
   return 2;
 }
 
@@ -360,12 +364,15 @@ static int mod_new(lua_State *L) {
   r->core = core;
   r->tail = &r->head;
   for (uv = UV_TASKS; uv < UV_ENDED; uv++) {
-    if (uv == UV_ENTRIES || uv == UV_HEAP || uv == UV_SOCK || uv == UV_DEAD) continue;
+    if (uv == UV_ENTRIES || uv == UV_HEAP || uv == UV_SOCK || uv == UV_DEAD || uv == UV_ROUND) continue;
     lua_newtable(L);
     lua_setiuservalue(L, 2, uv);
   }
   lua_pushliteral(L, "cannot resume dead coroutine"); /* now, as there may be no memory then */
   lua_setiuservalue(L, 2, UV_DEAD);
+  lua_pushvalue(L, LSOCK_UP_CORE);
+  lua_pushcclosure(L, lsock_reactor_round, 1);
+  lua_setiuservalue(L, 2, UV_ROUND);
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, 2, UV_ENDED);
   r->s = lsock_newsock(L, core);

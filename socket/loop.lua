@@ -389,7 +389,7 @@ local function shut(self)
   if self.closed then return end
   local mine = {}
   for _, task in pairs(task_of) do
-    if task.loop == self and not task.ending then mine[#mine + 1] = task end
+    if task.loop == self and not rawget(task, "ending") then mine[#mine + 1] = task end
   end
   for _, task in ipairs(mine) do task:cancel() end
   local stop = socket.monotonic() + 1 -- those that go on regardless are left where they are

@@ -16,6 +16,7 @@
 */
 #define _POSIX_C_SOURCE 200809L
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,7 +43,8 @@ typedef struct Host {
   size_t bytes, most; /* allocated; 0: any number */
 } Host;
 
-static void note(Host *h, const char *op, const struct sockaddr *sa, socklen_t len, int family, int type, int ok) {
+static void note(Host *h, const char *op, const struct sockaddr *sa, socklen_t len, int family, int type, int proto,
+                 int ok) {
   char text[INET6_ADDRSTRLEN] = "-";
   char host[INET6_ADDRSTRLEN];
   if (sa && sa->sa_family == AF_INET && len >= sizeof(struct sockaddr_in)) {
@@ -51,16 +53,16 @@ static void note(Host *h, const char *op, const struct sockaddr *sa, socklen_t l
     snprintf(text, sizeof text, "%s:%d", inet_ntop(AF_INET, &in.sin_addr, host, sizeof host), ntohs(in.sin_port));
   } else if (sa)
     snprintf(text, sizeof text, "family%d", sa->sa_family);
-  h->used += (size_t)snprintf(h->asked + h->used, sizeof h->asked - h->used, "%s %s %d %d %s\n", op, text, family, type,
-                              ok ? "yes" : "no");
+  h->used += (size_t)snprintf(h->asked + h->used, sizeof h->asked - h->used, "%s %s %d %d %d %s\n", op, text, family,
+                              type, proto, ok ? "yes" : "no");
   if (h->used > sizeof h->asked - 256) h->used = 0;
 }
 
-static int policy(void *ud, const char *op, const struct sockaddr *sa, socklen_t len, int family, int type) {
+static int policy(void *ud, const char *op, const struct sockaddr *sa, socklen_t len, int family, int type, int proto) {
   Host *h = ud;
-  int ok =
-      h->use_rules ? lsock_rules(&h->rules, op, sa, len, family, type) : !(h->denied && strcmp(h->denied, op) == 0);
-  if (h->log) note(h, op, sa, len, family, type, ok);
+  int ok = h->use_rules ? lsock_rules(&h->rules, op, sa, len, family, type, proto)
+                        : !(h->denied && strcmp(h->denied, op) == 0);
+  if (h->log) note(h, op, sa, len, family, type, proto, ok);
   return ok;
 }
 
@@ -242,7 +244,7 @@ static int traceback(lua_State *L) {
 
 static int open_descriptors(void) {
   int fd, n = 0;
-  for (fd = 0; fd < 1024; fd++) n += fcntl(fd, F_GETFD) >= 0;
+  for (fd = 0; fd < 4096; fd++) n += fcntl(fd, F_GETFD) >= 0;
   return n;
 }
 

@@ -1,5 +1,5 @@
--- What OpenSSL allocates for a script counts as the state's memory: a host that limits that limits TLS too. And every file
--- that a script can name through TLS is the host's to refuse.
+-- What OpenSSL allocates for a script counts as the state's memory: a host that limits that limits TLS too. And every
+-- file that a script can name through TLS is the host's to refuse.
 
 local certs = require "spec.support.certs"
 local h = require "spec.helper"

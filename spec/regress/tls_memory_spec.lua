@@ -1,5 +1,5 @@
--- Memory of OpenSSL's and of Lua's that a TLS function uses while a callback or a finalizer runs, which may end or replace
--- anything: connections, lists, buffers, contexts.
+-- Memory of OpenSSL's and of Lua's that a TLS function uses while a callback or a finalizer runs, which may end or
+-- replace anything: connections, lists, buffers, contexts.
 
 local certs = require "spec.support.certs"
 local h = require "spec.helper"
@@ -100,8 +100,8 @@ describe("a receive whose handshake's callback receives itself", function()
 end)
 
 describe("the wake function that learns of a handshake", function()
-  -- Two coroutines receive from a server's socket; the second makes the handshake and wakes the first. `data` comes with
-  -- the client's last bytes; returns what the second received.
+  -- Two coroutines receive from a server's socket; the second makes the handshake and wakes the first. `data` comes
+  -- with the client's last bytes; returns what the second received.
   local TWO = [[
     local function second_of_two(data, wake)
       socket.setwaithook(function() return coroutine.yield() end, wake)

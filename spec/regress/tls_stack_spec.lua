@@ -1,13 +1,13 @@
--- A peer may send its part of a handshake byte by byte. Each byte ends an attempt that then has to wait, and no attempt
--- may leave anything on Lua's stack: what grew there with every byte overflowed it, at the peer's will.
+-- A peer may send its part of a handshake byte by byte. Each byte ends an attempt that then has to wait, and no
+-- attempt may leave anything on Lua's stack: what grew there with every byte overflowed it, at the peer's will.
 
 local certs = require "spec.support.certs"
 local support = require "spec.support"
 
 local BYTES = 6000
 
--- Runs code in a process of its own with `bytes`, which begin a record that never ends, a function `drip(f, s)`, which calls
--- f while the peer of s gets one byte further at each wait, and contexts. Prints what f returns or raises.
+-- Runs code in a process of its own with `bytes`, which begin a record that never ends, contexts, and a function
+-- `drip(f, s)`, which calls f while s sends one byte more at each wait, and prints what f returns or raises.
 local function run(side, code)
   local text, status = support.run(([[
     local socket = require "socket"
