@@ -419,8 +419,10 @@ static int step_read(lua_State *L, lsock_Op *op) {
 /* The common case without an operation: a whole line waits in the buffer. */
 static int quick_line(lua_State *L, File *f) {
   unsigned turn = f->turn;
-  const char *p = f->in.p + f->in.from;
-  const char *nl = waiting(&f->in) > 0 && f->s->fd != LSOCK_NOFD && !is_busy(f->s) ? find_end(f, 0) : NULL;
+  size_t n = waiting(&f->in), at = f->seen && f->seen_for == 'l' && f->seen_at == 0 ? f->seen : 0;
+  const char *p = f->in.p + f->in.from, *nl;
+  if (n == at || f->s->fd == LSOCK_NOFD || is_busy(f->s)) return 0;
+  nl = memchr(p + at, '\n', n - at);
   if (!nl || (size_t)(nl - p) > f->limit) return 0;
   lua_pushlstring(L, p, (size_t)(nl - p));
   if (f->turn != turn) { /* a finalizer read it */
