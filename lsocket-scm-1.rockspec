@@ -39,8 +39,9 @@ build = {
     },
     ["socket.ssl"] = {
       sources = {
-        "lsocket_ssl.c", "lsocket_sslctx.c", "lsocket_sslerr.c", "lsocket_sslobj.c",
-        "lsocket_sslpsk.c", "lsocket_sslsock.c", "lsocket_x509.c",
+        "lsocket_ssl.c", "lsocket_sslalgo.c", "lsocket_sslbio.c", "lsocket_sslctx.c", "lsocket_sslerr.c",
+        "lsocket_sslobj.c", "lsocket_sslopt.c", "lsocket_sslpsk.c", "lsocket_sslsock.c",
+        "lsocket_x509.c",
       },
       libraries = {"ssl", "crypto"},
       incdirs = {"$(OPENSSL_INCDIR)", "$(CRYPTO_INCDIR)"},

@@ -25,7 +25,8 @@ extern inline void lsock_note(lsock_Sock *s, ssize_t got, size_t asked);
 extern inline ssize_t lsock_receive(lua_State *L, lsock_Op *op, char *buf, size_t n, int flags);
 extern inline ssize_t lsock_transmit(lua_State *L, lsock_Op *op, const char *data, size_t n, int flags);
 extern inline lsock_Core *lsock_tocore(lua_State *L, int idx);
-extern inline int lsock_may(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type);
+extern inline int lsock_may(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type,
+                            int proto);
 extern inline int lsock_step_policy(lua_State *L, lsock_Op *op, const char *what);
 
 /* ---------------------------------------------------------------- objects */
@@ -190,10 +191,10 @@ static int opt_int(lua_State *L, int arg, int def) {
   return (int)v;
 }
 
+/* Of numbers that are none, the system says so. */
 static lsock_fd check_fd(lua_State *L, int arg) {
   lua_Integer v = luaL_checkinteger(L, arg);
-  luaL_argcheck(L, v >= 0 && v <= INT_MAX, arg, "not a descriptor");
-  return (lsock_fd)v;
+  return v >= 0 && v <= INT_MAX ? (lsock_fd)v : LSOCK_NOFD;
 }
 
 static int failed(lua_State *L, const char *op) {
@@ -232,14 +233,15 @@ int lsock_describe(lsock_fd fd, int *family, int *type, int *proto) {
 static int mod_socket(lua_State *L) {
   lsock_Core *core = lsock_core(L);
   int family = opt_int(L, 1, -1), type = opt_int(L, 2, -1), proto = opt_int(L, 3, -1);
-  lsock_fd fd = lua_isnoneornil(L, 4) ? LSOCK_NOFD : check_fd(L, 4);
+  int given = !lua_isnoneornil(L, 4);
+  lsock_fd fd = given ? check_fd(L, 4) : LSOCK_NOFD;
   lsock_Sock *s = lsock_newsock(L, core);
   int r;
   if (type >= 0) {
     if (is_nonblocking(type)) s->timeout = 0;
     type &= ~type_flags(type);
   }
-  if (fd != LSOCK_NOFD) {
+  if (given) {
     if (core->policy) family = type = proto = -1; /* what it is, not what the script says */
     if (lsock_describe(fd, &family, &type, &proto) < 0) return failed(L, "socket");
     if ((r = lsock_admit_fd(L, "socket", "fromfd", fd)) != 0) return r;
@@ -248,7 +250,7 @@ static int mod_socket(lua_State *L) {
     if (family < 0) family = AF_INET;
     if (type < 0) type = SOCK_STREAM;
     if (proto < 0) proto = 0;
-    if ((r = lsock_admit(L, "socket", "socket", family, type, 1)) != 0) return r;
+    if ((r = lsock_admit(L, "socket", "socket", family, type, proto, 1)) != 0) return r;
     fd = lsock_plat_socket(family, type, proto);
     if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_socket(family, type, proto);
     if (fd == LSOCK_NOFD) return failed(L, "socket");
@@ -267,7 +269,7 @@ static int mod_socketpair(lua_State *L) {
   int r;
   if (is_nonblocking(type)) a->timeout = b->timeout = 0;
   type &= ~type_flags(type);
-  if ((r = lsock_admit(L, "socketpair", "socketpair", family, type, 2)) != 0) return r;
+  if ((r = lsock_admit(L, "socketpair", "socketpair", family, type, proto, 2)) != 0) return r;
   if (lsock_plat_socketpair(family, type, proto, fds) < 0 &&
       (!lsock_reclaim(L) || lsock_plat_socketpair(family, type, proto, fds) < 0))
     return failed(L, "socketpair");
@@ -346,6 +348,7 @@ static int sock_dup(lua_State *L) {
     if (s->kernel[d] && lsock_plat_kernel_timeout(s->fd, d, 0) == 0) s->kernel[d] = 0;
   s->shared = n->shared = 1;
   n->timeout = s->timeout;
+  n->idle = s->idle;
   n->nonblocking = s->nonblocking;
   lsock_open(L, n, fd, s->family, s->type, s->proto);
   lsock_count(core, n);
@@ -363,6 +366,7 @@ static int give_accepted(lua_State *L, lsock_Op *op) {
   }
   lua_pushvalue(L, op->slot);
   lsock_pushaddr(L, op->s->proto, &op->addr);
+  if (op->s->tr) LSOCK_SPARE((lsock_Sock *)lua_touserdata(L, op->slot));
   return 2;
 }
 
@@ -424,7 +428,7 @@ static int sock_detach(lua_State *L) {
   lsock_fd fd;
   int r;
   if (lsock_isclosed(s)) return lsock_failclosed(L, "detach");
-  if ((r = lsock_admit_plain(L, "detach")) != 0) return r;
+  if ((r = lsock_admit_fd(L, "detach", "detach", s->fd)) != 0) return r;
   lsock_takefd(L, 1, s, &fd);
   lua_pushinteger(L, fd);
   return 1;

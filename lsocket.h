@@ -151,6 +151,8 @@ static inline const lsock_Functions *lsock_functions(lua_State *L) {
 **                                           waited for
 **   close       likewise                    a plain descriptor is to be closed (socket.close)
 **   dup         likewise                    ... or duplicated (socket.dup)
+**   detach      likewise; recv_fds: NULL    a descriptor is to leave its object as a plain number (detach, recv_fds, those in
+**                                           received messages) or to child programs (set_inheritable)
 **   connect     the address                 connect, each attempt of create_connection, sending with MSG_FASTOPEN
 **   bind        the address                 bind, create_server, source_address
 **   listen      the socket's own            listen, create_server
@@ -161,9 +163,12 @@ static inline const lsock_Functions *lsock_functions(lua_State *L) {
 **   open        NULL, family and type -1    a file is named by its path: sendfile, certificates, key logs
 **   sethostname NULL, family and type -1
 **
-** `family` and `type` are the socket's own; for a descriptor that is no socket they are -1.
+** `family`, `type` and `proto` are the socket's own; for a descriptor that is no socket they are -1. A type alone does not
+** tell the protocol: ICMP has SOCK_DGRAM too, SCTP and MPTCP have SOCK_STREAM. Where a script leaves the protocol of an
+** internet stream or datagram to the system, `proto` is what the system takes: IPPROTO_TCP, IPPROTO_UDP.
 */
-typedef int (*lsock_Policy)(void *ud, const char *op, const struct sockaddr *sa, socklen_t len, int family, int type);
+typedef int (*lsock_Policy)(void *ud, const char *op, const struct sockaddr *sa, socklen_t len, int family, int type,
+                            int proto);
 
 /* Sets it for the state, NULL for none; after luaopen_socket, before the first script. No script can see or change it. */
 LSOCKET_API void lsock_setpolicy(lua_State *L, lsock_Policy policy, void *ud);
@@ -198,7 +203,7 @@ LSOCKET_API int lsock_rule(lsock_Rule *rule, const char *text);
 
 enum {                             /* flags of lsock_Rules */
        LSOCK_RULES_UNIX = 1,       /* AF_UNIX too, at any path: without it only socketpair */
-       LSOCK_RULES_DESCRIPTORS = 2 /* fromfd, close and dup of plain descriptors */
+       LSOCK_RULES_DESCRIPTORS = 2 /* fromfd, close, dup and detach: plain descriptors */
 };
 
 typedef struct lsock_Rules {
@@ -213,25 +218,29 @@ typedef struct lsock_Rules {
 ** A policy ready to use, or to be called from another; `ud` is a lsock_Rules, which must live as long as the state.
 ** TCP and UDP over IPv4 and IPv6 to addresses that a rule names. An address that lsock_classify has something to say
 ** of is allowed only by a rule whose whole network is of that kind: "10.1.0.0/16:*" allows what it says, "*:443" no
-** private address. Everything else is refused: raw sockets, other families, unusual options, files by path. Pure.
+** private address. Everything else is refused: raw sockets, other protocols (of the same types too: ICMP, SCTP, MPTCP,
+** UDP-Lite ...), other families, unusual options, files by path. `proto` may be 0 where a policy of your own does not know
+** it. Pure.
 */
-LSOCKET_API int lsock_rules(void *ud, const char *op, const struct sockaddr *sa, socklen_t len, int family, int type);
+LSOCKET_API int lsock_rules(void *ud, const char *op, const struct sockaddr *sa, socklen_t len, int family, int type,
+                            int proto);
 
 /* ---------------------------------------------------------------- limits */
 
-enum {                           /* flags of lsock_Limits */
-       LSOCK_NO_NAMES = 1,       /* no name lookups: addresses must be numbers; EACCES */
-       LSOCK_NO_WAIT = 2,        /* nothing blocks the thread: what would wait fails with EAGAIN, except in coroutines
+enum {                     /* flags of lsock_Limits */
+       LSOCK_NO_NAMES = 1, /* no name lookups: addresses must be numbers; EACCES */
+       LSOCK_NO_WAIT = 2,  /* nothing blocks the thread: what would wait fails with EAGAIN, except in coroutines
                                  ** with a wait hook, as under socket.loop */
-       LSOCK_NO_DESCRIPTORS = 4, /* no plain descriptors: detach, dup(fd), close(fd), fromfd, recv_fds ...; EACCES */
-       LSOCK_NONBLOCKING = 8     /* new sockets begin as after settimeout(0); a script may change that */
+       LSOCK_NO_DESCRIPTORS =
+           4, /* no plain descriptors: detach, dup(fd), close(fd), fromfd, recv_fds, set_inheritable; EACCES */
+       LSOCK_NONBLOCKING = 8 /* new sockets begin as after settimeout(0); a script may change that */
 };
 
 typedef struct lsock_Limits {
   int sockets; /* open at once in this state, 0: any number; EMFILE. Selectors, loops and lookups that wait count too.
                ** Implies LSOCK_NO_DESCRIPTORS */
   size_t
-      receive; /* bytes of one receive, one buffer, what a file holds; 0: any, else at least 512; argument error, ENOBUFS */
+      receive; /* bytes of one receive, one buffer, in a file or MemoryBIO; 0: any, else at least 512; argument error, ENOBUFS */
   unsigned flags;
 } lsock_Limits;
 

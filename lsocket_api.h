@@ -12,7 +12,7 @@
 #define LSOCK_CAPSULE "lsocket.core"
 
 /* Grows with every change of this structure or of those in lsocket_int.h that libraries use. */
-#define LSOCK_API_VERSION 4
+#define LSOCK_API_VERSION 5
 
 typedef struct lsock_Api {
   unsigned version;
@@ -32,7 +32,7 @@ typedef struct lsock_Api {
   void (*pushextra)(lua_State *, lsock_Op *);
   int (*drive)(lua_State *, lsock_Op *);
   int (*go_on)(lua_State *, lsock_Op *, int);
-  void (*settimeout)(lsock_Sock *, int64_t);
+  int (*settimeout)(lsock_Sock *, int64_t);
   int64_t (*checktimeout)(lua_State *, int);
   const char *(*checkbytes)(lua_State *, int, size_t *);
   char *(*checkbuffer)(lua_State *, int, size_t *);
@@ -44,6 +44,8 @@ typedef struct lsock_Api {
   int (*admit_other)(lua_State *, const char *, const char *);
   void (*guard)(lua_State *, int);
   void (*thrown)(lua_State *, lsock_Op *);
+  int (*wake)(lua_State *, int, const lsock_Sock *);
+  int (*pause)(lua_State *, lsock_Op *, int64_t);
 } lsock_Api;
 
 #if defined(LSOCKET_BESIDE)
@@ -67,6 +69,8 @@ typedef struct lsock_Api {
 #define lsock_checkkeys(L, arg, keys) (LSOCK_API(L)->checkkeys((L), (arg), (keys)))
 #define lsock_count(core, s) ((core)->api->count((core), (s)))
 #define lsock_guard(L, idx) (LSOCK_API(L)->guard((L), (idx)))
+#define lsock_wake(L, arg, s) (LSOCK_API(L)->wake((L), (arg), (s)))
+#define lsock_pause(L, op, ns) (LSOCK_API(L)->pause((L), (op), (ns)))
 #define lsock_admit_other(L, op, what) (LSOCK_API(L)->admit_other((L), (op), (what)))
 /* these do not return, but a pointer cannot say so to the compiler */
 #define lsock_thrown(L, op)                                                                                            \
@@ -82,7 +86,8 @@ typedef struct lsock_Api {
         lsock_open, lsock_hold, lsock_nosock, lsock_closesock, lsock_takefd, lsock_register, lsock_newclass,           \
         lsock_pushclass, lsock_pusherror, lsock_fail, lsock_failno, lsock_pushextra, lsock_drive, lsock_go_on,         \
         lsock_settimeout, lsock_checktimeout, lsock_checkbytes, lsock_checkbuffer, lsock_checksize, lsock_room,        \
-        lsock_checkname, lsock_checkkeys, lsock_count, lsock_admit_other, lsock_guard, lsock_thrown                    \
+        lsock_checkname, lsock_checkkeys, lsock_count, lsock_admit_other, lsock_guard, lsock_thrown, lsock_wake,       \
+        lsock_pause                                                                                                    \
   }
 #endif
 

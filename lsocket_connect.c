@@ -148,7 +148,7 @@ static int sock_listen(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   int backlog = bound_backlog(luaL_optinteger(L, 2, DEFAULT_BACKLOG));
   if (lsock_isclosed(s)) return lsock_failclosed(L, "listen");
-  if (!lsock_may_listen(lsock_core(L), s)) return lsock_failrefused(L, "listen", "listen", s->family, s->type);
+  if (!lsock_may_listen(lsock_core(L), s)) return lsock_failrefused(L, "listen", "listen", s);
   if (listen(s->fd, backlog) < 0) return lsock_failno(L, errno, "listen");
   lua_settop(L, 1);
   return 1;
@@ -275,7 +275,7 @@ static int bind_source(lua_State *L, const lsock_Core *core, lsock_fd fd, int fa
   if (!a) return 0;
   a += family == AF_INET6;
   if (a->len == 0) return EADDRNOTAVAIL; /* an IPv4 source cannot reach an IPv6 address */
-  if (!lsock_may(core, "bind", a, family, SOCK_STREAM)) return REFUSED;
+  if (!lsock_may(core, "bind", a, family, SOCK_STREAM, 0)) return REFUSED;
   return bind(fd, &a->u.sa, a->len) < 0 ? errno : 0;
 }
 
@@ -292,7 +292,7 @@ static int new_attempt(lua_State *L, lsock_Op *op, Race *r, int i) {
     s->timeout = op->timeout;
     s->internal = 1; /* until it has won */
   }
-  if (!lsock_may(op->core, "socket", NULL, family, SOCK_STREAM)) return REFUSED;
+  if (!lsock_may(op->core, "socket", NULL, family, SOCK_STREAM, 0)) return REFUSED;
   if (lsock_full(L, op->core, 1)) return FULL;
   fd = lsock_plat_socket(family, SOCK_STREAM, 0);
   if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_socket(family, SOCK_STREAM, 0);
@@ -343,7 +343,7 @@ static int begin(lua_State *L, lsock_Op *op, Race *r, int i) {
   target(r, i, &a);
   if (!err) {
     lsock_mode(s, 1);
-    if (!lsock_may(op->core, "connect", &a, s->family, s->type))
+    if (!lsock_may(op->core, "connect", &a, s->family, s->type, s->proto))
       err = REFUSED;
     else if (connect(s->fd, &a.u.sa, a.len) < 0)
       err = errno;
@@ -639,7 +639,7 @@ static int mod_create_server(lua_State *L) {
   s = lsock_newsock(L, op.core);
   lua_toclose(L, 3); /* still closed: however this ends it does not stay open */
   s->internal = 1;
-  if ((err = lsock_admit(L, "create_server", "socket", family, SOCK_STREAM, 1)) != 0) return err;
+  if ((err = lsock_admit(L, "create_server", "socket", family, SOCK_STREAM, 0, 1)) != 0) return err;
   fd = lsock_plat_socket(family, SOCK_STREAM, 0);
   if (fd == LSOCK_NOFD && lsock_reclaim(L)) fd = lsock_plat_socket(family, SOCK_STREAM, 0);
   if (fd == LSOCK_NOFD) return lsock_failno(L, errno, "create_server");

@@ -259,12 +259,22 @@ static int err_index(lua_State *L) {
   return 1;
 }
 
+/* What the error is about, as text: an address, or else a file. */
+static void push_object(lua_State *L) {
+  if (lua_getiuservalue(L, 1, UV_ADDRESS) != LUA_TNIL)
+    lsock_pushaddrtext(L, 2);
+  else if (lua_getiuservalue(L, 1, UV_EXTRA) == LUA_TTABLE && lua_getfield(L, -1, "filename") != LUA_TSTRING)
+    lua_pushnil(L);
+  lua_replace(L, 2);
+  lua_settop(L, 2);
+}
+
 /* "script.lua:12: connect 127.0.0.1:1: Connection refused (ECONNREFUSED)", without the parts that are not known */
 static int err_tostring(lua_State *L) {
   const Err *e = check_err(L, 1);
   luaL_Buffer b;
   lua_settop(L, 1);
-  lua_getiuservalue(L, 1, UV_ADDRESS);
+  push_object(L);
   luaL_buffinit(L, &b);
   push_where(L, 1, e);
   if (lua_isnil(L, -1))
@@ -277,7 +287,7 @@ static int err_tostring(lua_State *L) {
     luaL_addstring(&b, e->op);
     if (!lua_isnil(L, 2)) {
       luaL_addchar(&b, ' ');
-      lsock_pushaddrtext(L, 2);
+      lua_pushvalue(L, 2);
       luaL_addvalue(&b);
     }
     luaL_addstring(&b, ": ");

@@ -689,9 +689,9 @@ static int file_seek(lua_State *L) {
   return lsock_failno(L, ESPIPE, "seek");
 }
 
-lsock_fd lsock_filefd(lua_State *L, int idx) {
+lsock_Sock *lsock_filesock(lua_State *L, int idx) {
   const File *f = to_file(L, idx);
-  return f && f->s ? f->s->fd : LSOCK_NOFD;
+  return f ? f->s : NULL;
 }
 
 /* f:fileno() -> the socket's descriptor, -1 when closed */

@@ -178,11 +178,12 @@ typedef struct lsock_Sock {
   unsigned char nonblocking;  /* O_NONBLOCK was set by us */
   unsigned char shared;       /* another owner may know the descriptor: leave the kernel's timeouts alone, and
                              ** do not believe `nonblocking` */
-  unsigned char waiting;      /* directions in which a coroutine waits */
+  unsigned char waiting;      /* directions in which a coroutine waits; shifted by LSOCK_BESIDE: beside others */
   unsigned char likely_idle;  /* directions in which the last operation had to wait; LSOCK_DRAINED */
   unsigned char internal : 1; /* ours alone: no warning when collected */
   unsigned char closing : 1;  /* closed but for its files */
   unsigned char counted : 1;  /* in core->sockets */
+  unsigned char idle : 1;     /* the timeout bounds the time without progress, not the whole operation */
   unsigned char spared : 1;   /* the __close that comes next is of a guard that let it go */
   unsigned char watch;        /* the number of the reactor that watches the descriptor; 0 none */
   uint16_t files;             /* open ones, of makefile */
@@ -190,6 +191,8 @@ typedef struct lsock_Sock {
   void *trdata;
 } lsock_Sock;
 LSOCK_BEGINS_WITH_SEAL(lsock_Sock);
+
+#define LSOCK_BESIDE 2
 
 /* The last receive by a task took all there was: the next one may as well wait first. */
 #define LSOCK_DRAINED 8
@@ -413,9 +416,11 @@ struct lsock_Op {
   int coop;           /* wait through the hook */
   int want;           /* what is waited for: LSOCK_READ or LSOCK_WRITE */
   int kept;           /* stack index of the userdata that holds this operation; 0: it is on the C stack */
-  int mark;           /* the bit set in w->waiting */
+  int mark;           /* the bits set in w->waiting */
   int top;            /* what is on the Lua stack up to here outlives an attempt; 0: not known yet */
+  int unsent;         /* where the timeout is idle time: bytes the system still had when the wait began; 0: not known */
   int progress;       /* set by the step: it got further, and need not have to wait */
+  int beside;         /* set by the step: others may wait in the same direction */
   int state, slot;    /* the step's own; slot is a stack index */
   char *into;         /* room to receive that is the caller's, or on the stack */
   int handle;         /* stack index of the job's handle */
@@ -473,11 +478,11 @@ int lsock_pause(lua_State *L, lsock_Op *op, int64_t ns);
 int64_t lsock_checktimeout(lua_State *L, int arg);
 void lsock_pushtimeout(lua_State *L, int64_t ns);
 
-/* Changes what settimeout changes. */
-void lsock_settimeout(lsock_Sock *s, int64_t ns);
+/* Changes what settimeout changes. -1 and errno if the descriptor is gone; the timeout is set all the same. */
+int lsock_settimeout(lsock_Sock *s, int64_t ns);
 
 /* Puts the descriptor into the mode that an attempt without MSG_DONTWAIT needs. */
-void lsock_mode(lsock_Sock *s, int nonblocking);
+int lsock_mode(lsock_Sock *s, int nonblocking);
 
 /* Makes a user value of the core's a table whose values are weak. */
 LSOCK_ONCE void lsock_newweak(lua_State *L, int core, int uv);
@@ -550,8 +555,8 @@ LSOCK_ONCE void lsock_open_resolve(lua_State *L, int core);
 
 /* ---------------------------------------------------------------- many at once (lsocket_select.c, lsocket_reactor.c) */
 
-/* The descriptor of a file of makefile's; LSOCK_NOFD for other values and closed ones (lsocket_file.c). */
-lsock_fd lsock_filefd(lua_State *L, int idx);
+/* The socket of a file of makefile's, which the file holds; NULL for other values and closed ones (lsocket_file.c). */
+lsock_Sock *lsock_filesock(lua_State *L, int idx);
 
 int lsock_mod_wait(lua_State *L);
 
@@ -617,11 +622,12 @@ int lsock_submodule(lua_State *L, const char *name);
 #define LSOCK_TOO_MANY "the host allows no more open sockets"
 
 /* Asks the host's policy: 1, or 0 and errno EACCES. `a` may be NULL. */
-int lsock_ask(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type);
+int lsock_ask(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type, int proto);
 
 /* The same, where there mostly is none. */
-LSOCK_INLINE int lsock_may(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type) {
-  return lsock_likely(!core->policy) || lsock_ask(core, what, a, family, type);
+LSOCK_INLINE int lsock_may(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type,
+                           int proto) {
+  return lsock_likely(!core->policy) || lsock_ask(core, what, a, family, type, proto);
 }
 int lsock_may_listen(const lsock_Core *core, const lsock_Sock *s);
 int lsock_may_fd(const lsock_Core *core, const char *what, lsock_fd fd);
@@ -630,7 +636,7 @@ int lsock_may_send_item(const lsock_Core *core, const lsock_Sock *s, int level, 
 /* In a step, right before the system call that uses op->addr: 0, or LSOCK_FAIL with that address in the error. */
 int lsock_refuse(lua_State *L, lsock_Op *op, const char *what);
 LSOCK_INLINE int lsock_step_policy(lua_State *L, lsock_Op *op, const char *what) {
-  return lsock_may(op->core, what, &op->addr, op->s->family, op->s->type) ? 0 : lsock_refuse(L, op, what);
+  return lsock_may(op->core, what, &op->addr, op->s->family, op->s->type, op->s->proto) ? 0 : lsock_refuse(L, op, what);
 }
 
 /* To send to an address with this flag is to connect (tcp(7)). */
@@ -644,13 +650,12 @@ LSOCK_INLINE int lsock_step_policy(lua_State *L, lsock_Op *op, const char *what)
 int lsock_full(lua_State *L, const lsock_Core *core, int n);
 int lsock_failfull(lua_State *L, const char *op);
 int lsock_stepfull(lsock_Op *op);
-int lsock_failrefused(lua_State *L, const char *op, const char *what, int family, int type);
+int lsock_failrefused(lua_State *L, const char *op, const char *what, const lsock_Sock *s); /* s may be NULL */
 
 /* In a C function: 0, or the number of results of its failure. Before it makes n sockets; before it handles a plain
 ** descriptor, or gives one out; before it sets or asks an option. */
-int lsock_admit(lua_State *L, const char *op, const char *what, int family, int type, int n);
+int lsock_admit(lua_State *L, const char *op, const char *what, int family, int type, int proto, int n);
 int lsock_admit_fd(lua_State *L, const char *op, const char *what, lsock_fd fd);
-int lsock_admit_plain(lua_State *L, const char *op);
 int lsock_admit_other(lua_State *L, const char *op, const char *what); /* open, sethostname */
 int lsock_admit_option(lua_State *L, const lsock_Sock *s, int level, int name, const void *p, size_t len);
 int lsock_admit_getoption(lua_State *L, const lsock_Sock *s, int level, int name);
@@ -691,7 +696,7 @@ struct lsock_Transport {
   int (*shutdown)(lua_State *L, lsock_Op *op, int how);  /* before shutdown(2): 0, or as a step */
   int (*connected)(lua_State *L, lsock_Op *op);          /* after connect(2): likewise */
   int (*accepted)(lua_State *L, lsock_Op *op, int slot); /* makes a socket of the kind out of that at slot: likewise */
-  size_t (*pending)(const lsock_Sock *s);                /* bytes that poll(2) does not know of; 1: perhaps */
+  size_t (*pending)(const lsock_Sock *s);                /* bytes that poll(2) does not know of; 1: or else, no wait */
   void (*closing)(lsock_Sock *s, int last);              /* the descriptor goes; last: a goodbye may be sent */
 };
 
@@ -750,7 +755,8 @@ LSOCK_INLINE void lsock_op_init(lsock_Op *op, lsock_Core *core, const char *name
   op->job = NULL;
   op->done = 0;
   op->err = op->cls = op->address = op->extra = 0;
-  op->flags = op->nowait = op->coop = op->want = op->kept = op->mark = op->progress = op->state = op->slot = 0;
+  op->flags = op->nowait = op->coop = op->want = op->kept = op->mark = op->progress = op->beside = op->state =
+      op->slot = op->unsent = 0;
   op->into = NULL;
   op->handle = op->file = op->formats = op->flush = 0;
   op->turn = 0;

@@ -140,12 +140,25 @@ static Rights *check_rights(lua_State *L, int arg) {
   return r;
 }
 
+/* Is the host content that this is done with each of the descriptors whose numbers these bytes are? */
+static int may_each(lua_State *L, const char *what, const void *data, size_t len) {
+  const char *p = data;
+  size_t at;
+  int fd;
+  for (at = 0; at + sizeof fd <= len; at += sizeof fd) {
+    memcpy(&fd, p + at, sizeof fd);
+    if (fd >= 0 && !lsock_may_fd(lsock_core(L), what, fd)) return 0;
+  }
+  return 1;
+}
+
 /* Pushes the descriptors' numbers as bytes; from now on they are the program's. */
 static void take(lua_State *L, int arg, Rights *r) {
   size_t len;
   if (lua_getiuservalue(L, arg, 2) == LUA_TSTRING) return;
   lua_pop(L, 1);
   len = data_length(r->c);
+  if (!may_each(L, "detach", CMSG_DATA(r->c), len)) lsock_failrefused(L, "recvmsg", "detach", NULL);
   lua_pushlstring(L, (const char *)CMSG_DATA(r->c), len);
   lua_pushvalue(L, -1);
   lua_setiuservalue(L, arg, 2);
@@ -379,7 +392,7 @@ static int mod_recv_fds(lua_State *L) {
   lsock_Op op;
   lua_Integer max;
   Msg *m;
-  int r = lsock_admit_plain(L, "recv_fds");
+  int r = lsock_admit_fd(L, "recv_fds", "detach", LSOCK_NOFD);
   if (r) return r;
   lsock_op(L, &op, "recv_fds", step_recvmsg, LSOCK_RD);
   op.len = lsock_checksize(L, 2);
@@ -528,17 +541,11 @@ static void push_item(lua_State *L, int arg, lua_Integer i, Item *it) {
 }
 
 /* Numbers of descriptors that an item would pass on: the host is asked, as by send_fds. */
-static int may_pass(const lsock_Core *core, const Item *it) {
+static int may_pass(lua_State *L, const Item *it) {
 #if defined(SCM_RIGHTS)
-  size_t at;
-  int fd;
-  if (it->level != SOL_SOCKET || it->type != SCM_RIGHTS) return 1;
-  for (at = 0; at + sizeof fd <= it->len; at += sizeof fd) {
-    memcpy(&fd, it->data + at, sizeof fd);
-    if (!lsock_may_fd(core, "fromfd", fd)) return 0;
-  }
+  if (it->level == SOL_SOCKET && it->type == SCM_RIGHTS) return may_each(L, "fromfd", it->data, it->len);
 #endif
-  (void)core, (void)it;
+  (void)L, (void)it;
   return 1;
 }
 
@@ -567,9 +574,9 @@ static int check_items(lua_State *L, const lsock_Op *op, Msg *m, int arg) {
     luaL_argcheck(L, it.len <= size && CMSG_SPACE(it.len) <= size - at && passed_on >= lua_isuserdata(L, -2), arg,
                   "ancillary data changes");
     if (!lsock_may_send_item(lsock_core(L), op->s, it.level, it.type))
-      return lsock_failrefused(L, op->name, "setsockopt", op->s->family, op->s->type);
-    if ((!lua_isuserdata(L, -2) || lua_isstring(L, -1)) && !may_pass(lsock_core(L), &it))
-      return lsock_failrefused(L, op->name, "fromfd", -1, -1);
+      return lsock_failrefused(L, op->name, "setsockopt", op->s);
+    if ((!lua_isuserdata(L, -2) || lua_isstring(L, -1)) && !may_pass(L, &it))
+      return lsock_failrefused(L, op->name, "fromfd", NULL);
     memcpy(put_header(m->control, &at, it.level, it.type, it.len), it.data, it.len);
     lua_pop(L, 1);
     if (passed_on)

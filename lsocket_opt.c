@@ -122,11 +122,17 @@ static int sock_setsockopt(lua_State *L) {
   return 1;
 }
 
-/* s:settimeout(seconds | nil) -> s. 0 never waits, nil waits for ever, else each operation's bound */
+/*
+** s:settimeout(seconds | nil [, "total" | "idle"]) -> s. 0 never waits, nil waits for ever, else each operation's bound, or
+** that of the time in which it gets no further
+*/
 static int sock_settimeout(lua_State *L) {
+  static const char *const modes[] = {"total", "idle", NULL};
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  int64_t ns = lsock_checktimeout(L, 2);
   luaL_checkany(L, 2);
-  lsock_settimeout(s, lsock_checktimeout(L, 2));
+  s->idle = luaL_checkoption(L, 3, modes[0], modes) & 1;
+  if (lsock_settimeout(s, ns) < 0) return lsock_failno(L, errno, "settimeout");
   lua_settop(L, 1);
   return 1;
 }
@@ -143,7 +149,7 @@ static int sock_setblocking(lua_State *L) {
   int on;
   luaL_checkany(L, 2);
   on = lua_toboolean(L, 2) && !(lua_type(L, 2) == LUA_TNUMBER && lua_tonumber(L, 2) == 0);
-  lsock_settimeout(s, on ? -1 : 0);
+  if (lsock_settimeout(s, on ? -1 : 0) < 0) return lsock_failno(L, errno, "setblocking");
   lua_settop(L, 1);
   return 1;
 }
@@ -157,8 +163,10 @@ static int sock_getblocking(lua_State *L) {
 /* s:set_inheritable(flag) -> s: shall child programs have the descriptor? */
 static int sock_set_inheritable(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
+  int r;
   luaL_checkany(L, 2);
   if (lsock_isclosed(s)) return lsock_failclosed(L, "set_inheritable");
+  if (lua_toboolean(L, 2) && (r = lsock_admit_fd(L, "set_inheritable", "detach", s->fd)) != 0) return r;
   if (lsock_plat_set_inheritable(s->fd, lua_toboolean(L, 2)) < 0) return lsock_failno(L, errno, "set_inheritable");
   lua_settop(L, 1);
   return 1;
@@ -217,8 +225,8 @@ const lsock_Reg lsock_opt_methods[] = {{"fileno", sock_fileno},
                                        {"!getsockopt", sock_getsockopt},
                                        {"gettimeout", sock_gettimeout},
                                        {"!set_inheritable", sock_set_inheritable},
-                                       {"setblocking", sock_setblocking},
+                                       {"!setblocking", sock_setblocking},
                                        {"!setsockopt", sock_setsockopt},
-                                       {"settimeout", sock_settimeout},
+                                       {"!settimeout", sock_settimeout},
                                        {"!shutdown", sock_shutdown},
                                        {NULL, NULL}};

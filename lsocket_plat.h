@@ -108,6 +108,9 @@ int64_t lsock_plat_now(void);
 /* Waits for `events` on fd (fd < 0: only waits), at most ns nanoseconds (< 0: for ever). 1 ready, 0 time is up. */
 int lsock_plat_poll(lsock_fd fd, short events, int64_t ns);
 
+/* Bytes given to the system that the peer's has not confirmed; 0: none, or nobody knows. */
+int lsock_plat_unsent(lsock_fd fd);
+
 /* Many polls in one. 0 and 1, as poll. */
 int lsock_plat_pollmany(struct pollfd *p, size_t n, int64_t ns);
 

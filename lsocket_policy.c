@@ -11,27 +11,32 @@
 
 /* ---------------------------------------------------------------- asking */
 
-int lsock_ask(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type) {
+int lsock_ask(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type, int proto) {
   int has = a && a->len > 0;
-  if (core->policy(core->policy_ud, what, has ? &a->u.sa : NULL, has ? a->len : 0, family, type)) return 1;
+  if (proto == 0 && (family == AF_INET || family == AF_INET6)) /* the kernel's choice */
+    proto = type == SOCK_STREAM ? IPPROTO_TCP : type == SOCK_DGRAM ? IPPROTO_UDP : 0;
+  if (core->policy(core->policy_ud, what, has ? &a->u.sa : NULL, has ? a->len : 0, family, type, proto)) return 1;
   errno = EACCES;
   return 0;
 }
 
-/* {refused = what, family = , type = } */
-static void push_refused(lua_State *L, const char *what, int family, int type) {
-  lua_createtable(L, 0, 3);
+/* {refused = what, family = , type = , proto = } */
+static void push_refused(lua_State *L, const char *what, int family, int type, int proto) {
+  static const char *const names[] = {"family", "type", "proto"};
+  const int values[] = {family, type, proto};
+  int i;
+  lua_createtable(L, 0, 4);
   lua_pushstring(L, what);
   lua_setfield(L, -2, "refused");
-  lua_pushinteger(L, family);
-  lua_setfield(L, -2, "family");
-  lua_pushinteger(L, type);
-  lua_setfield(L, -2, "type");
+  for (i = 0; i < 3; i++) {
+    lua_pushinteger(L, values[i]);
+    lua_setfield(L, -2, names[i]);
+  }
 }
 
 int lsock_refuse(lua_State *L, lsock_Op *op, const char *what) {
   luaL_checkstack(L, 8, "refusal");
-  push_refused(L, what, op->s->family, op->s->type);
+  push_refused(L, what, op->s->family, op->s->type, op->s->proto);
   op->extra = lua_gettop(L);
   lsock_pushaddr(L, op->s->proto, &op->addr); /* as resolved */
   if (!lua_isnil(L, -1)) op->address = lua_gettop(L);
@@ -41,24 +46,28 @@ int lsock_refuse(lua_State *L, lsock_Op *op, const char *what) {
   return LSOCK_FAIL;
 }
 
-static int refused(lua_State *L, const char *op, const char *what, int family, int type, const char *msg) {
+/* What the table on top says, with a message. */
+static int refused(lua_State *L, const char *op, const char *msg) {
   lsock_Fail f = {0};
   f.err = EACCES;
   f.op = op;
   f.msg = msg;
-  luaL_checkstack(L, 8, "refusal");
-  push_refused(L, what, family, type);
   f.extra = lua_gettop(L);
   return lsock_fail(L, &f);
 }
 
-int lsock_failrefused(lua_State *L, const char *op, const char *what, int family, int type) {
-  return refused(L, op, what, family, type, LSOCK_REFUSED);
+int lsock_failrefused(lua_State *L, const char *op, const char *what, const lsock_Sock *s) {
+  luaL_checkstack(L, 8, "refusal");
+  push_refused(L, what, s ? s->family : -1, s ? s->type : -1, s ? s->proto : -1);
+  return refused(L, op, LSOCK_REFUSED);
 }
 
-int lsock_admit(lua_State *L, const char *op, const char *what, int family, int type, int n) {
+int lsock_admit(lua_State *L, const char *op, const char *what, int family, int type, int proto, int n) {
   const lsock_Core *core = lsock_core(L);
-  if (!lsock_may(core, what, NULL, family, type)) return lsock_failrefused(L, op, what, family, type);
+  if (!lsock_may(core, what, NULL, family, type, proto)) {
+    push_refused(L, what, family, type, proto);
+    return refused(L, op, LSOCK_REFUSED);
+  }
   return lsock_full(L, core, n) ? lsock_failfull(L, op) : 0;
 }
 
@@ -82,25 +91,20 @@ int lsock_may_fd(const lsock_Core *core, const char *what, lsock_fd fd) {
   if (core->restrictions & LSOCK_NO_DESCRIPTORS) return 0;
   if (!core->policy) return 1;
   a.len = sizeof a.u;
-  if (lsock_describe(fd, &family, &type, &proto) < 0)
-    family = type = -1;
+  if (fd == LSOCK_NOFD || lsock_describe(fd, &family, &type, &proto) < 0)
+    family = type = proto = -1;
   else if (getpeername(fd, &a.u.sa, &a.len) == 0 && a.len <= sizeof a.u)
-    return lsock_ask(core, what, &a, family, type);
-  return lsock_ask(core, what, NULL, family, type);
+    return lsock_ask(core, what, &a, family, type, proto);
+  return lsock_ask(core, what, NULL, family, type, proto);
 }
 
 int lsock_admit_fd(lua_State *L, const char *op, const char *what, lsock_fd fd) {
   if (lsock_may_fd(lsock_core(L), what, fd)) return 0;
-  return lsock_failrefused(L, op, what, -1, -1);
-}
-
-int lsock_admit_plain(lua_State *L, const char *op) {
-  if (!(lsock_core(L)->restrictions & LSOCK_NO_DESCRIPTORS)) return 0;
-  return lsock_failrefused(L, op, op, -1, -1);
+  return lsock_failrefused(L, op, what, NULL);
 }
 
 int lsock_admit_other(lua_State *L, const char *op, const char *what) {
-  return lsock_may(lsock_core(L), what, NULL, -1, -1) ? 0 : lsock_failrefused(L, op, what, -1, -1);
+  return lsock_may(lsock_core(L), what, NULL, -1, -1, -1) ? 0 : lsock_failrefused(L, op, what, NULL);
 }
 
 int lsock_may_listen(const lsock_Core *core, const lsock_Sock *s) {
@@ -109,7 +113,7 @@ int lsock_may_listen(const lsock_Core *core, const lsock_Sock *s) {
   memset(&a, 0, sizeof a);
   a.len = sizeof a.u;
   if (getsockname(s->fd, &a.u.sa, &a.len) < 0 || a.len > sizeof a.u) a.len = 0;
-  return lsock_ask(core, "listen", &a, s->family, s->type);
+  return lsock_ask(core, "listen", &a, s->family, s->type, s->proto);
 }
 
 /* ---------------------------------------------------------------- options */
@@ -243,15 +247,17 @@ int lsock_admit_option(lua_State *L, const lsock_Sock *s, int level, int name, c
   const lsock_Core *core = lsock_core(L);
   lsock_Addr a;
   const char *what = "setsockopt";
-  if ((core->hook & LSOCK_NEVER) && p && lingers(level, name, p, len))
-    return refused(L, what, what, s->family, s->type, "the host lets nothing block");
+  if ((core->hook & LSOCK_NEVER) && p && lingers(level, name, p, len)) {
+    push_refused(L, what, s->family, s->type, s->proto);
+    return refused(L, what, "the host lets nothing block");
+  }
   if (lsock_likely(!core->policy) || is_usual(level, name)) return 0;
   if (p && group_of(level, name, p, len, &a)) {
     lsock_Fail f = {0};
     what = "join";
-    if (lsock_ask(core, what, &a, s->family, s->type)) return 0;
+    if (lsock_ask(core, what, &a, s->family, s->type, s->proto)) return 0;
     luaL_checkstack(L, 10, "refusal");
-    push_refused(L, what, s->family, s->type);
+    push_refused(L, what, s->family, s->type, s->proto);
     lsock_pushaddr(L, s->proto, &a);
     f.err = EACCES;
     f.op = "setsockopt";
@@ -260,16 +266,16 @@ int lsock_admit_option(lua_State *L, const lsock_Sock *s, int level, int name, c
     f.extra = f.address - 1;
     return lsock_fail(L, &f);
   }
-  if (lsock_ask(core, what, NULL, s->family, s->type)) return 0;
-  return lsock_failrefused(L, "setsockopt", what, s->family, s->type);
+  if (lsock_ask(core, what, NULL, s->family, s->type, s->proto)) return 0;
+  return lsock_failrefused(L, "setsockopt", what, s);
 }
 
 /* Options that give out a descriptor: SO_PEERPIDFD, and all of SCTP's, one of which does. */
 int lsock_admit_getoption(lua_State *L, const lsock_Sock *s, int level, int name) {
   const lsock_Core *core = lsock_core(L);
   if ((level == SOL_SOCKET && name == 77) || level == 132) {
-    if (core->restrictions & LSOCK_NO_DESCRIPTORS || !lsock_may(core, "setsockopt", NULL, s->family, s->type))
-      return lsock_failrefused(L, "getsockopt", "setsockopt", s->family, s->type);
+    if (core->restrictions & LSOCK_NO_DESCRIPTORS || !lsock_may(core, "setsockopt", NULL, s->family, s->type, s->proto))
+      return lsock_failrefused(L, "getsockopt", "setsockopt", s);
   }
   return 0;
 }
@@ -287,7 +293,7 @@ int lsock_may_send_item(const lsock_Core *core, const lsock_Sock *s, int level, 
 #if defined(IPV6_TCLASS) && defined(IPV6_HOPLIMIT)
   if (level == IPPROTO_IPV6 && (type == IPV6_TCLASS || type == IPV6_HOPLIMIT)) return 1;
 #endif
-  return lsock_ask(core, "setsockopt", NULL, s->family, s->type);
+  return lsock_ask(core, "setsockopt", NULL, s->family, s->type, s->proto);
 }
 
 /* ---------------------------------------------------------------- kinds of addresses */
@@ -496,10 +502,10 @@ static int is_any(const unsigned char net[16]) {
   return memcmp(net, zero, 16) == 0 || (memcmp(net, mapped, sizeof mapped) == 0 && memcmp(net + 12, zero, 4) == 0);
 }
 
-int lsock_rules(void *ud, const char *op, const struct sockaddr *sa, socklen_t len, int family, int type) {
+int lsock_rules(void *ud, const char *op, const struct sockaddr *sa, socklen_t len, int family, int type, int proto) {
   static const char *const leading[] = {"connect", "sendto", NULL};
   static const char *const local[] = {"bind", "listen", "join", NULL};
-  static const char *const plain[] = {"fromfd", "close", "dup", NULL};
+  static const char *const plain[] = {"fromfd", "close", "dup", "detach", NULL};
   const lsock_Rules *rules = ud;
   unsigned char net[16];
   unsigned port;
@@ -509,6 +515,7 @@ int lsock_rules(void *ud, const char *op, const struct sockaddr *sa, socklen_t l
     return strcmp(op, "socket") == 0 || ((names(op, leading) || names(op, local)) && sa && sa->sa_family == AF_UNIX);
   if (family != AF_INET && family != AF_INET6) return 0;
   if (type != SOCK_STREAM && type != SOCK_DGRAM) return 0;
+  if (proto != 0 && proto != (type == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP)) return 0; /* ICMP, SCTP, MPTCP ... */
   if (strcmp(op, "socket") == 0) return 1;
   if (!address_of(sa, len, net, &port)) return 0;
   if (names(op, leading)) return matches(rules->connect, rules->nconnect, net, port);

@@ -141,6 +141,16 @@ int lsock_plat_pollmany(struct pollfd *p, size_t n, int64_t ns) {
   return r;
 }
 
+int lsock_plat_unsent(lsock_fd fd) {
+  int n = 0;
+#if defined(TIOCOUTQ) /* SIOCOUTQ of tcp(7) */
+  if (ioctl(fd, TIOCOUTQ, &n) < 0) n = 0;
+#else
+  (void)fd;
+#endif
+  return n;
+}
+
 int lsock_plat_poll(lsock_fd fd, short events, int64_t ns) {
   struct pollfd p;
   p.fd = fd;

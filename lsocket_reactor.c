@@ -137,7 +137,11 @@ static void unwait(Task *t) {
   Reactor *r = t->r;
   lsock_timer_clear(&r->timers, &t->timer);
   if (t->fd == LSOCK_NOFD) return;
-  if (t->fd < r->nentries && r->entries[t->fd].waiter[t->dir] == t) r->entries[t->fd].waiter[t->dir] = NULL;
+  if (t->fd < r->nentries) {
+    Task **p = &r->entries[t->fd].waiter[t->dir];
+    while (*p && *p != t) p = &(*p)->also;
+    if (*p) *p = t->also;
+  }
   t->fd = LSOCK_NOFD;
   r->polling--;
 }
@@ -180,10 +184,17 @@ static Entry *watch(Reactor *r, lsock_Sock *s) {
   return e;
 }
 
+static void wake_all(lua_State *L, Task *t) {
+  while (t) {
+    Task *also = t->also;
+    lsock_task_wake(L, t, LSOCK_R_READY);
+    t = also;
+  }
+}
+
 static void wake_both(lua_State *L, const Entry *e) {
-  int dir;
-  for (dir = LSOCK_RD; dir <= LSOCK_WR; dir++)
-    if (e->waiter[dir]) lsock_task_wake(L, e->waiter[dir], LSOCK_R_READY);
+  wake_all(L, e->waiter[LSOCK_RD]);
+  wake_all(L, e->waiter[LSOCK_WR]);
 }
 
 /* Other loops may have watched it before the one it knows of. */
@@ -215,7 +226,7 @@ static void event(lua_State *L, Reactor *r, const lsock_Event *ev) {
   for (dir = LSOCK_RD; dir <= LSOCK_WR; dir++) {
     if (!(ev->events & (dir == LSOCK_RD ? LSOCK_EV_READ : LSOCK_EV_WRITE))) continue;
     if (e->waiter[dir])
-      lsock_task_wake(L, e->waiter[dir], LSOCK_R_READY);
+      wake_all(L, e->waiter[dir]);
     else
       e->seen |= 1 << dir;
   }
@@ -281,6 +292,7 @@ static int wait_for(lua_State *L, Task *t, lsock_Op *op) {
   Reactor *r = t->r;
   int dir = op->want == LSOCK_READ ? LSOCK_RD : LSOCK_WR;
   int drained = op->w->likely_idle & LSOCK_DRAINED;
+  Task *other, *also;
   Entry *e;
   if (op->w->fd != op->wfd) return LSOCK_R_READY; /* closed by a finalizer: the driver looks */
   if (!(e = watch(r, op->w))) return LSOCK_R_OTHER;
@@ -289,11 +301,15 @@ static int wait_for(lua_State *L, Task *t, lsock_Op *op) {
     e->seen &= ~(1 << dir);
     return LSOCK_R_READY;
   }
-  if (e->waiter[dir]) {
-    Task *other = e->waiter[dir];
-    if (!other->co || lua_status(other->co) == LUA_YIELD) return LSOCK_R_BUSY;
-    lsock_task_wake(L, other, LSOCK_R_READY); /* its coroutine was closed */
+  for (other = e->waiter[dir]; other; other = also) {
+    also = other->also;
+    if (other->co && lua_status(other->co) != LUA_YIELD)
+      lsock_task_wake(L, other, LSOCK_R_READY); /* its coroutine was closed */
+    else if (!op->beside && !other->beside)
+      return LSOCK_R_BUSY;
   }
+  t->beside = op->beside;
+  t->also = e->waiter[dir];
   e->waiter[dir] = t;
   t->fd = op->w->fd;
   t->dir = dir;

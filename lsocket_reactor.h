@@ -30,6 +30,7 @@ typedef struct Task {
   lua_State *co;
   lua_State *leaf;   /* the coroutine that may yield for it: its own, or one below it (loop.resume) */
   struct Task *next; /* in the queue */
+  struct Task *also; /* who waits for the same, too */
   lsock_fd fd;       /* what it waits for; LSOCK_NOFD: time, or to be woken */
   int dir;
   int answer; /* LSOCK_R_ */
@@ -37,6 +38,7 @@ typedef struct Task {
   State state;
   unsigned char thrown; /* an error waits for it, in the table of those */
   unsigned char lined;  /* it is in the queue */
+  unsigned char beside; /* as its operation says */
   lsock_Op op;          /* the operation that waits */
 } Task;
 LSOCK_BEGINS_WITH_SEAL(Task);
@@ -44,9 +46,9 @@ LSOCK_BEGINS_WITH_SEAL(Task);
 /* What is known of a descriptor. */
 typedef struct Entry {
   const lsock_Sock *s; /* who has it, as long as it is watched: to be compared, not looked at */
-  Task *waiter[2];
-  int seen; /* bits 1 << LSOCK_RD ...: reported since the last wait */
-  int end;  /* reading will not wait any more */
+  Task *waiter[2];     /* mostly one each, see lsock_Op.beside */
+  int seen;            /* bits 1 << LSOCK_RD ...: reported since the last wait */
+  int end;             /* reading will not wait any more */
 } Entry;
 
 /* A function to be called at a time: user value 1; 2 is the reactor, whose table keeps it while the timer is set. */

@@ -8,13 +8,17 @@
 
 enum { EVENT_READ = LSOCK_EV_READ, EVENT_WRITE = LSOCK_EV_WRITE, EVENT_BOTH = EVENT_READ | EVENT_WRITE };
 
-/* Reported by one call of select; of these at most half for TLS bytes at hand, lest they starve the others. */
+/* Fetched at once; of these at most half for TLS bytes at hand, lest they starve the others. */
 #define READY_MAX 256
+
+/* Where a poller tells of so many it may have more to tell. */
+#define READY_MANY 64
 
 /* What is known of one descriptor. */
 typedef struct Slot {
   int events;      /* 0: not registered */
   int at;          /* 1 + its place among the ready */
+  unsigned round;  /* of the selector when it last was reported */
   lsock_Sock *tls; /* a socket that may have bytes which the descriptor does not show */
 } Slot;
 
@@ -22,6 +26,8 @@ typedef struct Selector {
   uintptr_t seal;
   lsock_Sock *s; /* holds the poller; NULL: it uses poll(2) */
   int closed;
+  unsigned round;    /* counts calls of select, each of which tells of each key once */
+  int more;          /* there may be some that have not been fetched yet */
   int tls, tls_next; /* how many slots have one; where the next look at them begins */
   int nslots, nready, pos;
   Slot *slots;
@@ -98,7 +104,8 @@ static lsock_fd own_fd(lua_State *L, int idx) {
   if ((f = luaL_testudata(L, idx, LUA_FILEHANDLE)) != NULL)
     return lua_rawlen(L, idx) == sizeof *f && f->closef ? (lsock_fd)fileno(f->f) : LSOCK_NOFD;
   if ((sel = lsock_object(L, idx, LSOCK_KIND_SELECTOR, sizeof *sel)) != NULL && sel->s) return sel->s->fd;
-  return lsock_filefd(L, idx);
+  s = lsock_filesock(L, idx);
+  return s ? s->fd : LSOCK_NOFD;
 }
 
 /* A number, or what a method of the object says. May call Lua. */
@@ -129,7 +136,7 @@ static lsock_fd admitted_fd(lua_State *L, int idx, const char *op) {
   fd = own_fd(L, idx);
   if (fd != LSOCK_NOFD) return fd;
   fd = plain_fd(L, idx);
-  if (fd != LSOCK_NOFD && !lsock_may_fd(lsock_core(L), "fromfd", fd)) lsock_failrefused(L, op, "fromfd", -1, -1);
+  if (fd != LSOCK_NOFD && !lsock_may_fd(lsock_core(L), "fromfd", fd)) lsock_failrefused(L, op, "fromfd", NULL);
   return fd;
 }
 
@@ -137,8 +144,16 @@ static lsock_fd check_fd(lua_State *L, int arg, const char *op) {
   lsock_fd fd;
   luaL_checkany(L, arg);
   fd = admitted_fd(L, arg, op);
+  if (fd == LSOCK_NOFD && lua_isinteger(L, arg)) lsock_failno(L, EBADF, op);
   luaL_argcheck(L, fd != LSOCK_NOFD, arg, "has no open descriptor");
   return fd;
+}
+
+/* The socket, also a file's, at idx; NULL if it has nothing but what its descriptor shows. */
+static lsock_Sock *to_tls(lua_State *L, int idx) {
+  lsock_Sock *s = lsock_tosock(L, idx, lsock_core(L));
+  if (!s) s = lsock_filesock(L, idx);
+  return s && s->tr ? s : NULL;
 }
 
 /* Bytes that its descriptor does not show? */
@@ -171,11 +186,25 @@ static void grow_slots(lua_State *L, Selector *sel, lsock_fd fd) {
   sel->nslots = n;
 }
 
+/* Does what is registered under the number, and is not the object at index 2, have it no more? May call Lua. */
+static int is_stale(lua_State *L, const Selector *sel, lsock_fd fd) {
+  int stale;
+  if (anchored(L, lua_touserdata(L, 1))->closed || fd == LSOCK_NOFD || fd >= sel->nslots || !sel->slots[fd].events)
+    return 0;
+  lua_getiuservalue(L, 1, UV_HELD);
+  lua_rawgeti(L, -1, fd);
+  stale = !lua_rawequal(L, -1, 2) && to_fd(L, lua_gettop(L)) != fd;
+  lua_pop(L, 2);
+  return stale;
+}
+
 /* Pushes the key of the object at index 2, also of one closed since; 0 and nothing pushed without one. */
 static int find_key(lua_State *L, const Selector *sel, lsock_fd *fd) {
+  int stale;
   *fd = to_fd(L, 2);
-  if (anchored(L, lua_touserdata(L, 1))->closed) return 0; /* by a method of the object's own */
-  if (*fd != LSOCK_NOFD && *fd < sel->nslots && sel->slots[*fd].events) {
+  stale = lua_type(L, 2) != LUA_TNUMBER && is_stale(L, sel, *fd);
+  if (anchored(L, lua_touserdata(L, 1))->closed) return 0; /* by a method of an object's own */
+  if (!stale && *fd != LSOCK_NOFD && *fd < sel->nslots && sel->slots[*fd].events) {
     lua_getiuservalue(L, 1, UV_KEYS);
     lua_rawgeti(L, -1, *fd);
   } else {
@@ -202,6 +231,26 @@ static int set_events(const Selector *sel, lsock_fd fd, int before, int after) {
   return sel->s ? lsock_plat_poller_set(sel->s->fd, fd, before, after) : 0;
 }
 
+/* What is registered under the number is so no longer. */
+static void drop(lua_State *L, Selector *sel, lsock_fd fd) {
+  Slot *slot = &sel->slots[fd];
+  set_events(sel, fd, slot->events, 0); /* of one closed before, nothing is left to remove */
+  sel->tls -= slot->tls != NULL;
+  memset(slot, 0, sizeof *slot);
+  lua_getiuservalue(L, 1, UV_OBJECTS);
+  lua_getiuservalue(L, 1, UV_HELD);
+  lua_rawgeti(L, -1, fd);
+  lua_pushnil(L);
+  lua_rawseti(L, -3, fd);
+  lua_remove(L, -2);
+  lua_pushnil(L);
+  lua_rawset(L, -3);
+  lua_getiuservalue(L, 1, UV_KEYS);
+  lua_pushnil(L);
+  lua_rawseti(L, -2, fd);
+  lua_pop(L, 2);
+}
+
 /* sel:register(fileobj, events [, data]) -> key (epoll_ctl(2), kqueue(2)) */
 static int sel_register(lua_State *L) {
   Selector *sel = check_selector(L);
@@ -210,7 +259,8 @@ static int sel_register(lua_State *L) {
   Slot *slot;
   lua_settop(L, 4);
   if (anchored(L, sel)->closed) return closed(L, "register");
-  if (fd >= sel->nslots && lsock_plat_get_inheritable(fd) < 0) return lsock_failno(L, errno, "register");
+  if ((!sel->s || fd >= sel->nslots) && lsock_plat_get_inheritable(fd) < 0) return lsock_failno(L, errno, "register");
+  if (is_stale(L, sel, fd) && fd < sel->nslots && sel->slots[fd].events) drop(L, sel, fd);
   lua_createtable(L, 0, 4);
   grow_slots(L, sel, fd); /* from here on nothing runs finalizers, which may change the selector */
   if (sel->closed) return closed(L, "register");
@@ -242,9 +292,7 @@ static int sel_register(lua_State *L) {
   }
   slot = &sel->slots[fd];
   slot->events = events;
-  slot->at = 0;
-  slot->tls = lsock_tosock(L, 2, lsock_core(L));
-  if (slot->tls && !slot->tls->tr) slot->tls = NULL;
+  slot->tls = to_tls(L, 2);
   sel->tls += slot->tls != NULL;
   lua_settop(L, 5);
   return 1;
@@ -253,29 +301,12 @@ static int sel_register(lua_State *L) {
 /* sel:unregister(fileobj) -> key */
 static int sel_unregister(lua_State *L) {
   Selector *sel = check_selector(L);
-  Slot *slot;
   lsock_fd fd;
   luaL_checkany(L, 2);
   lua_settop(L, 2);
   if (sel->closed) return closed(L, "unregister");
   if (!find_key(L, sel, &fd)) return luaL_argerror(L, 2, "is not registered");
-  slot = &sel->slots[fd];
-  set_events(sel, fd, slot->events, 0); /* of one closed before, nothing is left to remove */
-  sel->tls -= slot->tls != NULL;
-  slot->events = slot->at = 0;
-  slot->tls = NULL;
-  lua_getiuservalue(L, 1, UV_OBJECTS);
-  lua_getiuservalue(L, 1, UV_HELD);
-  lua_rawgeti(L, -1, fd);
-  lua_pushnil(L);
-  lua_rawseti(L, -3, fd);
-  lua_remove(L, -2);
-  lua_pushnil(L);
-  lua_rawset(L, -3);
-  lua_getiuservalue(L, 1, UV_KEYS);
-  lua_pushnil(L);
-  lua_rawseti(L, -2, fd);
-  lua_settop(L, 3);
+  drop(L, sel, fd);
   return 1;
 }
 
@@ -335,7 +366,7 @@ static int sel_fileno(lua_State *L) {
 
 static void forget(lua_State *L, Selector *sel) {
   sel->closed = 1;
-  sel->nslots = sel->nready = sel->pos = sel->tls = 0;
+  sel->nslots = sel->nready = sel->pos = sel->more = sel->tls = 0;
   sel->slots = NULL;
   if (!sel->s) return;
   lua_getiuservalue(L, 1, UV_SOCK);
@@ -369,13 +400,24 @@ static int sel_tostring(lua_State *L) {
 
 /* ---------------------------------------------------------------- waiting */
 
+/* Is it among those fetched last? */
+static int is_fetched(const Selector *sel, const Slot *slot, lsock_fd fd) {
+  return slot->at > 0 && slot->at <= sel->nready && sel->ready[slot->at - 1].fd == fd;
+}
+
+/* Was this call of select's iterator given it before those? */
+static int was_told(const Selector *sel, const Slot *slot, lsock_fd fd) {
+  return slot->round == sel->round && !is_fetched(sel, slot, fd);
+}
+
 static void report(Selector *sel, lsock_fd fd, int events) {
   Slot *slot = fd < sel->nslots ? &sel->slots[fd] : NULL;
-  if (!slot || !(slot->events & events)) return;
-  if (slot->at > 0 && slot->at <= sel->nready && sel->ready[slot->at - 1].fd == fd) {
+  if (!slot || !(slot->events & events) || was_told(sel, slot, fd)) return;
+  if (is_fetched(sel, slot, fd)) {
     sel->ready[slot->at - 1].events |= events;
     return;
   }
+  slot->round = sel->round;
   sel->ready[sel->nready].fd = fd;
   sel->ready[sel->nready].events = events;
   slot->at = ++sel->nready;
@@ -383,7 +425,7 @@ static void report(Selector *sel, lsock_fd fd, int events) {
 
 static void report_tls(Selector *sel) {
   int i, left = sel->tls;
-  for (i = 0; i < sel->nslots && left > 0 && sel->nready < READY_MAX / 2; i++) {
+  for (i = 0; i < sel->nslots && left > 0 && !(sel->more = sel->nready == READY_MAX / 2); i++) {
     lsock_fd fd = (sel->tls_next + i) % sel->nslots;
     const Slot *slot = &sel->slots[fd];
     if (!slot->tls) continue;
@@ -397,6 +439,7 @@ static int wait_poller(Selector *sel, int64_t ns) {
   lsock_Event ev[READY_MAX / 2];
   int i, n = lsock_plat_poller_wait(sel->s->fd, ev, READY_MAX / 2, ns);
   for (i = 0; i < n; i++) report(sel, ev[i].fd, ev[i].events & EVENT_BOTH);
+  sel->more |= n >= READY_MANY;
   return n;
 }
 
@@ -407,20 +450,36 @@ static int events_of(short revents) {
   return e;
 }
 
+/* The descriptor of a socket or a Lua file that was closed, or lost it, is not waited for: the number may be another's. */
+static int is_gone(lua_State *L, int idx, lsock_fd fd) {
+  const lsock_Sock *s = lsock_tosock(L, idx, lsock_core(L));
+  if (!s) s = lsock_filesock(L, idx);
+  if (s) return s->fd != fd;
+  return luaL_testudata(L, idx, LUA_FILEHANDLE) && own_fd(L, idx) != fd;
+}
+
 static int wait_poll(lua_State *L, Selector *sel, int64_t ns) {
   int slots = sel->nslots; /* finalizers that run now may add some */
   struct pollfd *p = lua_newuserdatauv(L, ((size_t)slots + 1) * sizeof *p, 0);
   size_t i, n = 0;
   lsock_fd fd;
-  int r;
-  if (sel->closed) ns = 0; /* or have closed it */
-  for (fd = 0; fd < slots && fd < sel->nslots; fd++)
-    if (sel->slots[fd].events) {
-      p[n].fd = fd;
-      p[n].events = (short)((sel->slots[fd].events & EVENT_READ ? POLLIN : 0) |
-                            (sel->slots[fd].events & EVENT_WRITE ? POLLOUT : 0));
-      p[n++].revents = 0;
-    }
+  int r, top = lua_gettop(L) - 1;
+  if (sel->closed)
+    ns = 0; /* or have closed it */
+  else
+    lua_getiuservalue(L, 1, UV_HELD);
+  for (fd = 0; fd < slots && fd < sel->nslots; fd++) {
+    const Slot *slot = &sel->slots[fd];
+    int gone;
+    if (!slot->events || was_told(sel, slot, fd)) continue;
+    lua_rawgeti(L, -1, fd);
+    gone = is_gone(L, lua_gettop(L), fd);
+    lua_pop(L, 1);
+    if (gone) continue;
+    p[n].fd = fd;
+    p[n].events = (short)((slot->events & EVENT_READ ? POLLIN : 0) | (slot->events & EVENT_WRITE ? POLLOUT : 0));
+    p[n++].revents = 0;
+  }
   r = lsock_plat_pollmany(p, n, ns);
   if (r > 0) {
     size_t first = n ? (size_t)sel->tls_next % n : 0; /* every one has its turn where not all find room */
@@ -428,26 +487,51 @@ static int wait_poll(lua_State *L, Selector *sel, int64_t ns) {
       const struct pollfd *q = &p[(first + i) % n];
       if (q->revents) report(sel, q->fd, events_of(q->revents));
     }
-    if (i < n) sel->tls_next = (int)((first + i) % n);
+    if (i < n) {
+      sel->tls_next = (int)((first + i) % n);
+      sel->more = 1;
+    }
   }
-  lua_pop(L, 1);
+  lua_settop(L, top);
   return r;
 }
 
-/* Iterator of select: selector -> key, events; upvalue 2 has the keys */
+static int fetch(lua_State *L, Selector *sel, int64_t ns) {
+  int n;
+  sel->nready = sel->pos = sel->more = 0;
+  if (sel->tls) report_tls(sel);
+  if (sel->nready) ns = 0;
+  n = sel->s ? wait_poller(sel, ns) : wait_poll(L, sel, ns);
+  sel->more &= sel->nready > 0;
+  return n;
+}
+
+/* What of a key's events the next ones to be fetched would tell, too late. */
+static int rest_of(const Slot *slot, const lsock_Event *ev) {
+  int missing = slot->events & ~ev->events;
+  if (missing == EVENT_READ && at_hand(slot->tls)) return missing;
+  return lsock_plat_poll(ev->fd, missing == EVENT_READ ? POLLIN : POLLOUT, 0) > 0 ? missing : 0;
+}
+
+/* Iterator of select: selector -> key, events; upvalue 2 has the keys, 3 the round */
 static int sel_next(lua_State *L) {
   Selector *sel = is_selector(L);
   lua_getiuservalue(L, 1, UV_SLOTS);
   if (lua_touserdata(L, -1) != sel->slots) lsock_tampered(L);
-  while (sel->pos < sel->nready) {
-    const lsock_Event *ev = &sel->ready[sel->pos++];
-    const Slot *slot = ev->fd < sel->nslots ? &sel->slots[ev->fd] : NULL;
-    if (!slot || slot->at != sel->pos || !(slot->events & ev->events)) continue; /* no longer registered so */
-    luaL_checktype(L, lua_upvalueindex(2), LUA_TTABLE);
-    lua_rawgeti(L, lua_upvalueindex(2), ev->fd);
-    lua_pushinteger(L, slot->events & ev->events);
-    return 2;
-  }
+  if ((unsigned)lua_tointeger(L, lua_upvalueindex(3)) != sel->round) return 0; /* another call ended it */
+  do {
+    while (sel->pos < sel->nready) {
+      const lsock_Event *ev = &sel->ready[sel->pos++];
+      const Slot *slot = ev->fd < sel->nslots ? &sel->slots[ev->fd] : NULL;
+      int events = slot && slot->at == sel->pos ? slot->events & ev->events : 0;
+      if (!events) continue; /* no longer registered so */
+      if (sel->more && events != slot->events) events |= rest_of(slot, ev);
+      luaL_checktype(L, lua_upvalueindex(2), LUA_TTABLE);
+      lua_rawgeti(L, lua_upvalueindex(2), ev->fd);
+      lua_pushinteger(L, events);
+      return 2;
+    }
+  } while (sel->more && fetch(L, anchored(L, sel), 0) >= 0);
   return 0;
 }
 
@@ -455,7 +539,8 @@ static int push_ready(lua_State *L, lsock_Op *op) {
   (void)op;
   lua_pushvalue(L, LSOCK_UP_CORE);
   lua_getiuservalue(L, 1, UV_KEYS);
-  lua_pushcclosure(L, sel_next, 2);
+  lua_pushinteger(L, ((Selector *)lua_touserdata(L, 1))->round);
+  lua_pushcclosure(L, sel_next, 3);
   lua_pushvalue(L, 1);
   return 2;
 }
@@ -487,10 +572,8 @@ static int step_select(lua_State *L, lsock_Op *op) {
     op->msg = "selector was closed while waiting";
     return LSOCK_FAIL;
   }
-  sel->nready = sel->pos = 0;
-  if (sel->tls) report_tls(sel);
-  if (sel->nready || (op->coop && sel->s)) ns = 0;
-  n = sel->s ? wait_poller(sel, ns) : wait_poll(L, sel, ns);
+  sel->round++;
+  n = fetch(L, sel, op->coop && sel->s ? 0 : ns);
   if (n < 0 && !sel->nready) return lsock_again(op, LSOCK_READ);
   if (sel->nready || patience(op) == 0) return push_ready(L, op);
   return op->coop && sel->s ? LSOCK_READ : LSOCK_INTR;
@@ -532,6 +615,7 @@ static size_t read_list(lua_State *L, int arg) {
     lsock_fd fd;
     lua_geti(L, arg, i);
     fd = admitted_fd(L, lua_gettop(L), "select");
+    if (fd == LSOCK_NOFD && lua_isinteger(L, -1)) lsock_failno(L, EBADF, "select");
     if (fd == LSOCK_NOFD) luaL_argerror(L, arg, lua_pushfstring(L, "item %d has no open descriptor", (int)i));
     lua_rawseti(L, -3, i);
     lua_pushinteger(L, fd);
@@ -626,15 +710,20 @@ static int step_lists(lua_State *L, lsock_Op *op) {
   }
   for (i = 0; i < readers && !hot; i++) {
     lua_rawgeti(L, 1, (lua_Integer)i + 1);
-    hot = at_hand(lsock_tosock(L, -1, op->core));
+    hot = at_hand(to_tls(L, -1));
     lua_pop(L, 1);
   }
   n = lsock_plat_pollmany(p, op->len, hot || op->coop ? 0 : ns);
   if (n < 0) return lsock_again(op, LSOCK_READ);
+  for (i = 0; n > 0 && i < op->len; i++)
+    if (p[i].revents & POLLNVAL) {
+      op->err = EBADF;
+      return LSOCK_FAIL;
+    }
   if (hot)
     for (i = 0; i < readers; i++) {
       lua_rawgeti(L, 1, (lua_Integer)i + 1);
-      if (at_hand(lsock_tosock(L, -1, op->core))) p[i].revents |= POLLIN;
+      if (at_hand(to_tls(L, -1))) p[i].revents |= POLLIN;
       lua_pop(L, 1);
     }
   if (n > 0 || hot || patience(op) == 0) return push_lists(L, op);
@@ -690,6 +779,7 @@ int lsock_mod_wait(lua_State *L) {
   int family = -1, type = -1, proto = -1; /* a wait hook gets to see it: the policy is to know what it is */
   lsock_Op op;
   lua_settop(L, 3);
+  if (mode == 0 && at_hand(to_tls(L, 1))) return push_true(L);
   if (!lsock_tosock(L, 1, core)) { /* under a socket of ours, which is closed at the end */
     lsock_Sock *s = lsock_newsock(L, core);
     s->internal = 1;

@@ -69,14 +69,18 @@ static void free_held(lsock_Ssl *st) {
   st->held_size = st->held_free = 0;
 }
 
+void lsock_ssl_charge(lua_State *L, size_t bytes) {
+  if (lua_gc(L, LUA_GCISRUNNING)) lua_gc(L, LUA_GCSTEP, (int)(bytes / 1024));
+}
+
 #define PACE 262144
 
 void lsock_ssl_pace(lua_State *L) {
   lsock_Ssl *st = lsock_ssl(L);
   size_t grown = st->queued - st->paced;
-  if (grown < PACE || !lua_gc(L, LUA_GCISRUNNING)) return;
+  if (grown < PACE) return;
   st->paced = st->queued;
-  lua_gc(L, LUA_GCSTEP, (int)(grown / 1024));
+  lsock_ssl_charge(L, grown);
 }
 
 void lsock_ssl_setmeta(lua_State *L, int meta) {
@@ -258,7 +262,11 @@ static int server_connected(lua_State *L, int status, lua_KContext ctx) {
   lua_pushvalue(L, 3);
   lua_pushvalue(L, 4);
   lua_newtable(L);
-  if (lua_rawgeti(L, 1, 1) == LUA_TSTRING && lua_rawlen(L, -1) > 0)
+  if (lua_rawgeti(L, 1, 1) == LUA_TNIL) {
+    lua_pop(L, 1);
+    lua_getfield(L, 1, "host");
+  }
+  if (lua_type(L, -1) == LUA_TSTRING && !lsock_tls_badhost(lua_tostring(L, -1))) /* one with a zone is no name */
     lua_setfield(L, -2, "server_hostname");
   else
     lua_pop(L, 1);

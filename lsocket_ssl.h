@@ -1,7 +1,7 @@
 /*
 ** lsocket_ssl.h: types and functions shared by the files of the TLS library, socket/ssl.so.
 **
-** Dependencies: sslerr, x509 -> sslsock -> { sslobj, sslpsk, sslctx } -> lsocket_ssl.c.
+** Dependencies: sslerr, sslbio, sslopt, x509 -> sslsock -> { sslobj, sslalgo, sslpsk, sslctx } -> lsocket_ssl.c.
 */
 #ifndef LSOCKET_SSL_H
 #define LSOCKET_SSL_H
@@ -63,9 +63,11 @@ void lsock_ssl_pace(lua_State *L);
 /*
 ** What OpenSSL allocates for an object neither Lua's collector nor the host's allocator can see. So the object itself is
 ** larger by as much, roughly, for the collector to come in time and for the host's limit to bind. Those of sockets have
-** their descriptors' limit.
+** their descriptors' limit. Before one is made, lsock_ssl_charge makes the collector work for it once more: what has a
+** finalizer outlives one of its cycles, and counts as alive when it chooses the time of the next. Finalizers may run.
 */
 enum { TLS_COST_CTX = 13000, TLS_COST_OBJ = 16000, TLS_COST_SESSION = 2000 };
+void lsock_ssl_charge(lua_State *L, size_t bytes);
 
 /* Gives the userdata on top one of the metatables. */
 void lsock_ssl_setmeta(lua_State *L, int meta);
@@ -132,9 +134,16 @@ int lsock_ctx_loadlocations(lua_State *L, int ctx, const char *file, const char 
 enum { TLS_CIPHERS = 512 };
 int lsock_ssl_ciphers(const STACK_OF(SSL_CIPHER) * from, const SSL_CIPHER **list);
 
-extern const lsock_Reg lsock_psk_methods[]; /* of contexts too */
+extern const lsock_Reg lsock_algo_methods[]; /* of contexts too */
+extern const lsock_Reg lsock_psk_methods[];
 
 /* ---------------------------------------------------------------- connections */
+
+/* A copy of some bytes, and how many of them have been used; p is NULL if there are none. */
+typedef struct lsock_Bytes {
+  unsigned char *p;
+  size_t n, at;
+} lsock_Bytes;
 
 /*
 ** An SSLObject, or the second part of a TLS socket, which it lives and dies with. OpenSSL's callbacks find it through their
@@ -151,6 +160,7 @@ typedef struct lsock_Tls {
   int thrown;     /* ... and of the error a callback raised, 0 none */
   lsock_fd fd;
   int nowait, err, blocked;                  /* of the BIO's last call */
+  lsock_Bytes received;                      /* what came before the descriptor was TLS's, not yet read */
   unsigned char has_ahead;                   /* bytes of the next record's header that came with the last body ... */
   char ahead[SSL3_RT_HEADER_LENGTH];         /* ... these */
   unsigned char server, suppress, handshake; /* as wrap_socket was told */
@@ -159,9 +169,11 @@ typedef struct lsock_Tls {
   unsigned char named;                       /* the peer must prove its name */
   unsigned char agreed;                      /* the handshake has been made */
   unsigned char choosing;                    /* an sni_callback is running */
-  unsigned char owing;                       /* OpenSSL still has that record: */
-  unsigned char *owed;                       /* the bytes of one whose sending was begun, NULL none, */
-  unsigned owed_n, owed_at;                  /* and how many of them have come again */
+  lsock_Bytes owed;                          /* those of a record whose sending was begun; used: have come again */
+  unsigned char owing;                       /* OpenSSL still has that record */
+  unsigned char setting_aside;               /* the BIO is to keep what it cannot send: */
+  lsock_Bytes aside;                         /* this, which goes out before anything else */
+  unsigned char told;                        /* the script was told of the end, or of what follows */
   unsigned char broken;                      /* for good, by: */
   unsigned char ended;                       /* an end of the stream without close_notify, */
   unsigned long why;                         /* an error of OpenSSL, */
@@ -222,12 +234,31 @@ void lsock_tls_ask(lsock_Tls *t, const lsock_Ctx *c);
 /* As wrap_socket takes them. */
 typedef struct lsock_Wrap {
   int ctx; /* stack indices */
-  int host, session;
+  int host, session, received;
   int server, suppress, handshake;
 } lsock_Wrap;
 
 /* Reads the table of options at arg. */
 void lsock_wrap_options(lua_State *L, int arg, lsock_Wrap *w, const char *const keys[]);
+
+/* The BIO: of a library's state, and for a connection. Where there is no memory: NULL, 0. */
+BIO_METHOD *lsock_tls_newmethod(void);
+int lsock_tls_attach(lsock_Tls *t);
+
+/* Sends what was laid aside. 0: some is left, and t->err says why. */
+int lsock_tls_flush(lsock_Tls *t);
+
+int lsock_bytes_set(lsock_Bytes *b, const char *p, size_t n); /* 0: no memory */
+void lsock_bytes_free(lsock_Bytes *b);
+
+/* An address as bytes, and their number; 0 for other texts. */
+size_t lsock_tls_address(const char *host, unsigned char *bytes); /* of 16 */
+
+/* Why a text cannot be a server_hostname; NULL if it can. */
+const char *lsock_tls_badhost(const char *host);
+
+/* Would a receive not wait, whatever poll(2) says of the descriptor? Then how many bytes are decrypted, or 1. */
+size_t lsock_tls_ready(const lsock_Tls *t);
 
 /* Frees what OpenSSL has of it. */
 void lsock_tls_finish(lsock_Tls *t);
@@ -281,6 +312,9 @@ int lsock_tls_broken(lua_State *L, lsock_Op *op, const lsock_Tls *t);
 
 /* Ends a function by the error in OpenSSL's queue, `err` being errno after the call. */
 int lsock_ssl_fail(lua_State *L, const char *op, int err);
+
+/* The same where a file was read or written, which is e.filename. */
+int lsock_ssl_failfile(lua_State *L, const char *op, int err, const char *file);
 
 /* ---------------------------------------------------------------- certificates */
 

@@ -39,8 +39,10 @@ static int sni_call(lua_State *L) { /* function, socket, name, context, where th
   lua_call(L, 3, 1);
   if (lua_isnil(L, -1)) return 0;
   v = lua_tointegerx(L, -1, &ok);
-  if (!ok || v < 0 || v > 255)
+  if (!ok || v < 0 || v > 255) {
+    *answer = SSL_AD_INTERNAL_ERROR;
     return luaL_error(L, "sni_callback must return nothing or an alert's number, not %s", luaL_tolstring(L, -1, NULL));
+  }
   *answer = (int)v;
   return 0;
 }
@@ -108,7 +110,7 @@ static int on_servername(SSL *ssl, int *alert, void *arg) {
   ERR_clear_error(); /* what it left in OpenSSL's queue would pass for the handshake's */
   if (status != LUA_OK) {
     lsock_tls_throw(t, base);
-    *alert = SSL_AD_HANDSHAKE_FAILURE;
+    *alert = answer < 0 ? SSL_AD_HANDSHAKE_FAILURE : answer;
     return SSL_TLSEXT_ERR_ALERT_FATAL;
   }
   lua_settop(L, base);
@@ -153,6 +155,9 @@ static void on_keylog(const SSL *ssl, const char *line) {
 
 /* ---------------------------------------------------------------- making one */
 
+/* Kept at a server for clients without tickets: some KB each, at the peers' will. */
+#define SESSIONS 1024
+
 static void setup(lsock_Ctx *c) {
   SSL_CTX *x = c->ctx;
   X509_VERIFY_PARAM *param = SSL_CTX_get0_param(x);
@@ -163,6 +168,7 @@ static void setup(lsock_Ctx *c) {
   X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_TRUSTED_FIRST);
   SSL_CTX_set_alpn_select_cb(x, on_alpn, NULL);
   SSL_CTX_set_min_proto_version(x, TLS1_2_VERSION);
+  SSL_CTX_sess_set_cache_size(x, SESSIONS);
   c->host_flags = X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS;
   c->check_hostname = c->protocol == PROTOCOL_TLS_CLIENT;
   SSL_CTX_set_verify(x, c->check_hostname ? SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT : SSL_VERIFY_NONE, NULL);
@@ -172,7 +178,9 @@ lsock_Ctx *lsock_newctx(lua_State *L, int protocol) {
   const SSL_METHOD *m = protocol == PROTOCOL_TLS_CLIENT   ? TLS_client_method()
                         : protocol == PROTOCOL_TLS_SERVER ? TLS_server_method()
                                                           : TLS_method();
-  lsock_Ctx *c = lua_newuserdatauv(L, sizeof *c + TLS_COST_CTX, CTX_UV_COUNT);
+  lsock_Ctx *c;
+  lsock_ssl_charge(L, TLS_COST_CTX);
+  c = lua_newuserdatauv(L, sizeof *c + TLS_COST_CTX, CTX_UV_COUNT);
   memset(c, 0, sizeof *c);
   c->seal = LSOCK_SEAL(lsock_core(L), c, LSOCK_KIND_CONTEXT);
   c->protocol = protocol;
@@ -275,8 +283,9 @@ int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char
   ERR_clear_error();
   expect_password(c, &w);
   ok = SSL_CTX_use_certificate_chain_file(c->ctx, cert) == 1;
-  expect_password(c, &w); /* a function that was asked may have loaded something itself */
-  undone = ok && SSL_CTX_use_PrivateKey_file(c->ctx, key ? key : cert, SSL_FILETYPE_PEM) != 1;
+  expect_password(c, &w);    /* a function that was asked may have loaded something itself */
+  if (ok && key) cert = key; /* the file an error is about */
+  undone = ok && SSL_CTX_use_PrivateKey_file(c->ctx, cert, SSL_FILETYPE_PEM) != 1;
   ok = ok && !undone && SSL_CTX_check_private_key(c->ctx) == 1;
   err = errno;
   expect_password(c, NULL);
@@ -289,7 +298,9 @@ int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char
     /* what garbage a wrong password leads to is chance, and so is OpenSSL's reason */
     lsock_Fail f = {0};
     ERR_clear_error();
-    lua_createtable(L, 0, 2);
+    lua_createtable(L, 0, 3);
+    lua_pushstring(L, cert);
+    lua_setfield(L, -2, "filename");
     lua_pushstring(L, password ? "BAD_DECRYPT" : "BAD_PASSWORD_READ");
     lua_setfield(L, -2, "code");
     lua_pushstring(L, password ? "the private key cannot be decrypted with this password"
@@ -301,7 +312,7 @@ int lsock_ctx_loadchain(lua_State *L, lsock_Ctx *c, const char *cert, const char
     f.extra = lua_gettop(L);
     return lsock_fail(L, &f);
   }
-  return ok ? 0 : lsock_ssl_fail(L, op, err);
+  return ok ? 0 : lsock_ssl_failfile(L, op, err, cert);
 }
 
 static const char *opt_path(lua_State *L, int arg) {
@@ -366,13 +377,13 @@ static int add_data(X509_STORE *store, const char *data, size_t len) {
 }
 
 /*
-** Certificates take up some four times their text, of which neither the collector nor the host's allocator knows. So the
+** Certificates take up some eight times their text, of which neither the collector nor the host's allocator knows. So the
 ** context keeps a userdata as large, which begin_load pushes, and end_load gives it if there are more certificates now.
 */
 static int begin_load(lua_State *L, const lsock_Ctx *c, const char *file, size_t len) {
   struct stat st;
   if (file && stat(file, &st) == 0 && S_ISREG(st.st_mode) && st.st_size < INT_MAX) len += (size_t)st.st_size;
-  lua_newuserdatauv(L, len < SIZE_MAX / 4 ? 4 * len : len, 1);
+  lua_newuserdatauv(L, len < SIZE_MAX / 8 ? 8 * len : len, 1);
   return sk_X509_OBJECT_num(X509_STORE_get0_objects(SSL_CTX_get_cert_store(c->ctx)));
 }
 
@@ -389,18 +400,25 @@ int lsock_ctx_loadlocations(lua_State *L, int ctx, const char *file, const char 
                             const char *op) {
   const lsock_Ctx *c = lsock_checkctx(L, ctx);
   int r = file || path ? lsock_admit_other(L, op, "open") : 0, before, ok, err = EINVAL;
+  const char *at = NULL; /* the file an error is about */
   if (r) return r;
   if (data && len > INT_MAX) return luaL_error(L, "cadata is too long");
   before = begin_load(L, c, file, data ? len : 0);
   errno = 0;
   ERR_clear_error();
   ok = !data || add_data(SSL_CTX_get_cert_store(c->ctx), data, len) > 0;
-  if (ok && (file || path)) {
-    ok = SSL_CTX_load_verify_locations(c->ctx, file, path);
+  if (ok && file) {
+    at = file;
+    ok = SSL_CTX_load_verify_file(c->ctx, file);
+    err = errno;
+  }
+  if (ok && path) {
+    at = path;
+    ok = SSL_CTX_load_verify_dir(c->ctx, path);
     err = errno;
   }
   end_load(L, c, ctx, before);
-  return ok ? 0 : lsock_ssl_fail(L, op, err);
+  return ok ? 0 : lsock_ssl_failfile(L, op, err, at);
 }
 
 static const char *field(lua_State *L, int arg, const char *key, size_t *len) {
@@ -450,12 +468,20 @@ static int load_default(lua_State *L, const lsock_Ctx *c, int ctx) {
   return ok;
 }
 
-/* c:load_default_certs([purpose]) -> c; c:set_default_verify_paths() -> c: trusts what the system does */
-static int ctx_load_default(lua_State *L) {
+static int method_load_default(lua_State *L, const char *op) {
   lsock_Ctx *c = lsock_checkctx(L, 1);
-  if (!load_default(L, c, 1)) return lsock_ssl_fail(L, "load_default_certs", 0);
+  if (!load_default(L, c, 1)) return lsock_ssl_fail(L, op, 0);
   lua_settop(L, 1);
   return 1;
+}
+
+/* c:load_default_certs([purpose]) -> c; c:set_default_verify_paths() -> c: trusts what the system does */
+static int ctx_load_default(lua_State *L) {
+  return method_load_default(L, "load_default_certs");
+}
+
+static int ctx_default_paths(lua_State *L) {
+  return method_load_default(L, "set_default_verify_paths");
 }
 
 /* c:cert_store_stats() -> {x509=, x509_ca=, crl=}: counts of what was loaded; folders load when used */
@@ -495,143 +521,26 @@ static int ctx_get_ca_certs(lua_State *L) {
   return 1;
 }
 
-/* ---------------------------------------------------------------- algorithms */
-
-/* c:set_ciphers(list) -> c: of TLS 1.2, as openssl-ciphers(1) writes them */
-static int ctx_set_ciphers(lua_State *L) {
-  lsock_Ctx *c = lsock_checkctx(L, 1);
-  ERR_clear_error();
-  if (!SSL_CTX_set_cipher_list(c->ctx, luaL_checkstring(L, 2))) return lsock_ssl_fail(L, "set_ciphers", EINVAL);
-  lua_settop(L, 1);
-  return 1;
-}
-
-/* c:set_ciphersuites(list) -> c: of TLS 1.3, names joined by colons */
-static int ctx_set_ciphersuites(lua_State *L) {
-  lsock_Ctx *c = lsock_checkctx(L, 1);
-  ERR_clear_error();
-  if (!SSL_CTX_set_ciphersuites(c->ctx, luaL_checkstring(L, 2))) return lsock_ssl_fail(L, "set_ciphersuites", EINVAL);
-  lua_settop(L, 1);
-  return 1;
-}
-
-/* c:set_groups(list) -> c: names joined by colons; c:set_ecdh_curve(name) -> c */
-static int ctx_set_groups(lua_State *L) {
-  lsock_Ctx *c = lsock_checkctx(L, 1);
-  const char *list = luaL_checkstring(L, 2);
-  ERR_clear_error();
-  if (!SSL_CTX_ctrl(c->ctx, SSL_CTRL_SET_GROUPS_LIST, 0, (void *)(uintptr_t)list))
-    return lsock_ssl_fail(L, "set_groups", EINVAL);
-  lua_settop(L, 1);
-  return 1;
-}
-
-int lsock_ssl_ciphers(const STACK_OF(SSL_CIPHER) * from, const SSL_CIPHER **list) {
-  int i, k, n = 0;
-  for (i = 0; i < sk_SSL_CIPHER_num(from) && n < TLS_CIPHERS; i++) {
-    list[n] = sk_SSL_CIPHER_value(from, i);
-    for (k = 0; list[k] != list[n]; k++) {}
-    n += k == n;
-  }
-  return n;
-}
-
-static void set_nid(lua_State *L, int nid, const char *key) {
-  if (nid == NID_undef) return;
-  lua_pushstring(L, OBJ_nid2ln(nid));
-  lua_setfield(L, -2, key);
-}
-
-/* c:get_ciphers() -> list of {name=, protocol=, id=, description=, strength_bits=, alg_bits=, aead=, symmetric= ...} */
-static int ctx_get_ciphers(lua_State *L) {
-  const SSL_CIPHER *list[TLS_CIPHERS];
-  char text[512];
-  int i, bits, n = lsock_ssl_ciphers(SSL_CTX_get_ciphers(lsock_checkctx(L, 1)->ctx), list);
-  lua_createtable(L, n, 0);
-  for (i = 0; i < n; i++) {
-    const SSL_CIPHER *c = list[i];
-    lua_createtable(L, 0, 11);
-    lua_pushstring(L, SSL_CIPHER_get_name(c));
-    lua_setfield(L, -2, "name");
-    lua_pushstring(L, SSL_CIPHER_get_version(c));
-    lua_setfield(L, -2, "protocol");
-    lua_pushinteger(L, (lua_Integer)SSL_CIPHER_get_id(c));
-    lua_setfield(L, -2, "id");
-    if (SSL_CIPHER_description(c, text, sizeof text)) {
-      lua_pushlstring(L, text, strcspn(text, "\n"));
-      lua_setfield(L, -2, "description");
-    }
-    lua_pushinteger(L, SSL_CIPHER_get_bits(c, &bits));
-    lua_setfield(L, -2, "strength_bits");
-    lua_pushinteger(L, bits);
-    lua_setfield(L, -2, "alg_bits");
-    lua_pushboolean(L, SSL_CIPHER_is_aead(c));
-    lua_setfield(L, -2, "aead");
-    set_nid(L, SSL_CIPHER_get_cipher_nid(c), "symmetric");
-    set_nid(L, SSL_CIPHER_get_digest_nid(c), "digest");
-    set_nid(L, SSL_CIPHER_get_kx_nid(c), "kea");
-    set_nid(L, SSL_CIPHER_get_auth_nid(c), "auth");
-    lua_rawseti(L, -2, i + 1);
-  }
-  return 1;
-}
-
-/* c:set_alpn_protocols(list) -> c: the first that the client also has is used */
-static int ctx_set_alpn(lua_State *L) {
-  lsock_Ctx *c = lsock_checkctx(L, 1);
-  unsigned char *wire, *own;
-  size_t at = 0, len = 0;
-  lua_Integer i, n;
-  luaL_checktype(L, 2, LUA_TTABLE);
-  lua_settop(L, 2);
-  n = (lua_Integer)lua_rawlen(L, 2);
-  for (i = 1; i <= n; i++) {
-    if (lua_rawgeti(L, 2, i) != LUA_TSTRING) return luaL_argerror(L, 2, "list of strings expected");
-    luaL_argcheck(L, lua_rawlen(L, -1) > 0 && lua_rawlen(L, -1) < 256, 2, "a protocol's name has 1-255 bytes");
-    len += 1 + lua_rawlen(L, -1);
-    luaL_argcheck(L, len <= 65535, 2, "too many protocols");
-    lua_pop(L, 1);
-  }
-  wire = lua_newuserdatauv(L, len, 0);
-  for (i = 1; i <= n; i++) { /* from here on nothing else runs, but that may have changed the list */
-    size_t k = lua_rawgeti(L, 2, i) == LUA_TSTRING ? lua_rawlen(L, -1) : 0;
-    luaL_argcheck(L, k > 0 && k < 256 && k < len - at, 2, "changed meanwhile");
-    wire[at] = (unsigned char)k;
-    memcpy(wire + at + 1, lua_tostring(L, -1), k);
-    at += 1 + k;
-    lua_pop(L, 1);
-  }
-  own = at ? OPENSSL_memdup(wire, at) : NULL;
-  if ((at && !own) || SSL_CTX_set_alpn_protos(c->ctx, own, (unsigned)at) != 0) {
-    OPENSSL_free(own);
-    return luaL_error(L, "not enough memory");
-  }
-  OPENSSL_free(c->alpn);
-  c->alpn = own;
-  c->alpn_len = (unsigned)at;
-  lua_setiuservalue(L, 1, CTX_UV_ALPN);
-  lua_settop(L, 1);
-  return 1;
-}
-
 /* c:load_dh_params(file) -> c: for key exchange by finite-field Diffie-Hellman with TLS 1.2 clients */
 static int ctx_load_dh_params(lua_State *L) {
   lsock_Ctx *c = lsock_checkctx(L, 1);
   BIO *b;
   EVP_PKEY *p;
+  const char *path;
   int err;
   luaL_checkstring(L, 2);
+  path = opt_path(L, 2);
   if ((err = lsock_admit_other(L, "load_dh_params", "open")) != 0) return err;
   ERR_clear_error();
   errno = 0;
-  b = BIO_new_file(opt_path(L, 2), "r");
-  if (!b) return lsock_ssl_fail(L, "load_dh_params", errno);
+  b = BIO_new_file(path, "r");
+  if (!b) return lsock_ssl_failfile(L, "load_dh_params", errno, path);
   p = PEM_read_bio_Parameters(b, NULL);
   err = p && SSL_CTX_set0_tmp_dh_pkey(c->ctx, p) ? 0 : 1;
   BIO_free(b);
   if (err) {
     EVP_PKEY_free(p);
-    return lsock_ssl_fail(L, "load_dh_params", EINVAL);
+    return lsock_ssl_failfile(L, "load_dh_params", EINVAL, path);
   }
   lua_settop(L, 1);
   return 1;
@@ -667,8 +576,8 @@ static int ctx_session_stats(lua_State *L) {
 
 /* c:wrap_socket(socket [, options]) -> TLS socket, which has taken the descriptor over; options as in the reference */
 static int ctx_wrap_socket(lua_State *L) {
-  static const char *const keys[] = {"server_side",          "server_hostname", "do_handshake_on_connect",
-                                     "suppress_ragged_eofs", "session",         NULL};
+  static const char *const keys[] = {
+      "server_side", "server_hostname", "do_handshake_on_connect", "suppress_ragged_eofs", "session", "received", NULL};
   lsock_Wrap w = {0};
   lsock_checkctx(L, 1);
   lua_settop(L, 3);
@@ -850,7 +759,8 @@ static void set_keylog(lua_State *L, lsock_Ctx *c) {
     (void)lsock_admit_other(L, "keylog_filename", "open"); /* raises: this is no try_ form */
     fd = open_log(path);
     if (fd < 0) {
-      (void)lsock_failno(L, errno, "keylog_filename");
+      ERR_clear_error();
+      (void)lsock_ssl_failfile(L, "keylog_filename", errno, path);
       return;
     }
   }
@@ -951,18 +861,12 @@ static int mod_default_context(lua_State *L) {
 
 static const lsock_Reg ctx_methods[] = {{"cert_store_stats", ctx_cert_store_stats},
                                         {"get_ca_certs", ctx_get_ca_certs},
-                                        {"get_ciphers", ctx_get_ciphers},
                                         {"!load_cert_chain", ctx_load_cert_chain},
                                         {"!load_default_certs", ctx_load_default},
                                         {"!load_dh_params", ctx_load_dh_params},
                                         {"!load_verify_locations", ctx_load_verify_locations},
                                         {"session_stats", ctx_session_stats},
-                                        {"set_alpn_protocols", ctx_set_alpn},
-                                        {"!set_ciphers", ctx_set_ciphers},
-                                        {"!set_ciphersuites", ctx_set_ciphersuites},
-                                        {"!set_default_verify_paths", ctx_load_default},
-                                        {"!set_ecdh_curve", ctx_set_groups},
-                                        {"!set_groups", ctx_set_groups},
+                                        {"!set_default_verify_paths", ctx_default_paths},
                                         {"!wrap_bio", ctx_wrap_bio},
                                         {"!wrap_socket", ctx_wrap_socket},
                                         {NULL, NULL}};
@@ -980,6 +884,7 @@ void lsock_open_sslctx(lua_State *L, int core) {
   lua_pushvalue(L, core);
   lua_newtable(L);
   c->api->do_register(L, core, ctx_methods);
+  c->api->do_register(L, core, lsock_algo_methods);
   c->api->do_register(L, core, lsock_psk_methods);
   lua_pushcclosure(L, ctx_index, 2);
   lua_setfield(L, -2, "__index");

@@ -129,19 +129,29 @@ static unsigned long best_error(void) {
   return ERR_GET_LIB(last) == ERR_LIB_SSL && ERR_GET_LIB(first) != ERR_LIB_SSL ? first : last;
 }
 
-int lsock_ssl_fail(lua_State *L, const char *op, int err) {
+int lsock_ssl_failfile(lua_State *L, const char *op, int err, const char *file) {
   unsigned long e = best_error();
   lsock_Fail f = {0};
   ERR_clear_error();
-  if (ERR_SYSTEM_ERROR(e)) return lsock_failno(L, ERR_GET_REASON(e), op);
-  if (e == 0 && err != 0) return lsock_failno(L, err, op);
-  lua_createtable(L, 0, 4);
-  f.cls = lsock_ssl(L)->cls[TLS_ERROR];
-  f.err = SSL_ERROR_SSL;
   f.op = op;
+  lua_createtable(L, 0, 5);
   f.extra = lua_gettop(L);
-  describe(L, e, NULL);
+  if (ERR_SYSTEM_ERROR(e))
+    f.err = ERR_GET_REASON(e);
+  else if (e == 0 && err != 0)
+    f.err = err;
+  else {
+    f.cls = lsock_ssl(L)->cls[TLS_ERROR];
+    f.err = SSL_ERROR_SSL;
+    describe(L, e, NULL);
+  }
+  lua_pushstring(L, file);
+  lua_setfield(L, f.extra, "filename");
   return lsock_fail(L, &f);
+}
+
+int lsock_ssl_fail(lua_State *L, const char *op, int err) {
+  return lsock_ssl_failfile(L, op, err, NULL);
 }
 
 void lsock_open_sslerr(lua_State *L, int core) {

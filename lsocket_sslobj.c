@@ -27,10 +27,11 @@ static SSL *check_proven(lua_State *L) {
 
 /* ---------------------------------------------------------------- what was agreed */
 
-/* s:pending() -> bytes decrypted but not yet given out */
+/* s:pending() -> bytes decrypted but not yet given out; 1 if there are none, but an end or an error to be told */
 static int tls_pending(lua_State *L) {
-  const SSL *ssl = check_open(L);
-  lua_pushinteger(L, ssl ? SSL_pending(ssl) : 0);
+  const lsock_Tls *t = lsock_checktls(L, 1);
+  int n = t->ssl ? SSL_pending(t->ssl) : 0;
+  lua_pushinteger(L, n > 0 ? n : lsock_tls_ready(t) > 0 && !t->told);
   return 1;
 }
 

@@ -1,8 +1,8 @@
 /*
 ** lsocket_sslsock.c: TLS as a transport under the core's stream operations, and sockets that use it.
 **
-** Every function here tries once and says what stands in the way; the core's driver waits. A BIO over the descriptor
-** notes why the system call did not succeed, and passes on whether the attempt may wait in the kernel.
+** Every function here tries once and says what stands in the way; the core's driver waits. Bytes come and go through
+** lsocket_sslbio.c.
 */
 #include "lsocket_ssl.h"
 
@@ -10,74 +10,6 @@
 
 /* Records without data (tickets, key updates) taken in one attempt, so that a peer that sends nothing else is waited for. */
 #define IDLE_RECORDS 64
-
-/* No goodbye is that long. */
-#define LARGE_BODY 4096
-
-/* ---------------------------------------------------------------- the BIO */
-
-/*
-** OpenSSL asks for a record's header, then for its body. The header of the next comes with the body here, which saves
-** every second system call. What follows a large record is a record: a goodbye, after which there may be bytes that are
-** not TLS's, is small.
-*/
-static ssize_t read_body(lsock_Tls *t, char *p, size_t n, int flags) {
-  struct iovec parts[2] = {{p, n}, {t->ahead, sizeof t->ahead}};
-  struct msghdr m = {.msg_iov = parts, .msg_iovlen = 2};
-  ssize_t r = recvmsg(t->fd, &m, flags);
-  if (r <= (ssize_t)n) return r;
-  t->has_ahead = (unsigned char)((size_t)r - n);
-  return (ssize_t)n;
-}
-
-static int bio_read(BIO *b, char *p, int n) {
-  lsock_Tls *t = BIO_get_data(b);
-  int flags = t->nowait ? MSG_DONTWAIT : 0;
-  ssize_t r;
-  BIO_clear_retry_flags(b);
-  if (t->has_ahead) {
-    int k = t->has_ahead < n ? t->has_ahead : n;
-    memcpy(p, t->ahead, (size_t)k);
-    t->has_ahead = (unsigned char)(t->has_ahead - k);
-    memmove(t->ahead, t->ahead + k, t->has_ahead);
-    return k;
-  }
-  r = n >= LARGE_BODY ? read_body(t, p, (size_t)n, flags) : recv(t->fd, p, (size_t)n, flags);
-  if (r == 0) BIO_set_flags(b, BIO_FLAGS_IN_EOF);
-  if (r >= 0) return (int)r;
-  t->err = errno;
-  if (t->err == EAGAIN || t->err == EWOULDBLOCK || t->err == EINTR) {
-    t->blocked = 1;
-    BIO_set_retry_read(b);
-  }
-  return -1;
-}
-
-static int bio_write(BIO *b, const char *p, int n) {
-  lsock_Tls *t = BIO_get_data(b);
-  ssize_t r = send(t->fd, p, (size_t)n, (t->nowait ? MSG_DONTWAIT : 0) | LSOCK_NOSIGNAL);
-  BIO_clear_retry_flags(b);
-  if (r >= 0) return (int)r;
-  t->err = errno;
-  if (t->err == EAGAIN || t->err == EWOULDBLOCK || t->err == EINTR) BIO_set_retry_write(b);
-  return -1;
-}
-
-static long bio_ctrl(BIO *b, int cmd, long num, void *ptr) {
-  (void)num;
-  (void)ptr;
-  if (cmd == BIO_CTRL_FLUSH) return 1;
-  return cmd == BIO_CTRL_EOF && BIO_test_flags(b, BIO_FLAGS_IN_EOF) != 0;
-}
-
-static BIO_METHOD *new_method(void) {
-  BIO_METHOD *m = BIO_meth_new(BIO_TYPE_SOURCE_SINK | 127, "lua socket");
-  if (!m) return NULL;
-  BIO_meth_set_read(m, bio_read);
-  BIO_meth_set_write(m, bio_write);
-  BIO_meth_set_ctrl(m, bio_ctrl);
-  return m;
-}
 
 /* ---------------------------------------------------------------- connections */
 
@@ -114,17 +46,14 @@ static void init(lua_State *L, lsock_Tls *t, const lsock_Wrap *w, int meta) {
 /* Tells OpenSSL the name that the peer must prove and, unless it is an address, be asked for. */
 static int set_host(lsock_Tls *t, const char *host) {
   X509_VERIFY_PARAM *param = SSL_get0_param(t->ssl);
-  ASN1_OCTET_STRING *ip = a2i_IPADDRESS(host);
-  int ok = 1;
-  ERR_clear_error();
-  if (!ip)
-    ok = (int)SSL_ctrl(t->ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, (void *)(uintptr_t)host);
-  else
-    ASN1_OCTET_STRING_free(ip);
-  if (!ok || !t->ctx->check_hostname) return ok;
+  unsigned char address[16];
+  size_t n = lsock_tls_address(host, address);
+  if (n == 0 && !SSL_ctrl(t->ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, (void *)(uintptr_t)host))
+    return 0;
+  if (!t->ctx->check_hostname) return 1;
   t->named = 1;
   X509_VERIFY_PARAM_set_hostflags(param, t->ctx->host_flags);
-  return ip ? X509_VERIFY_PARAM_set1_ip_asc(param, host) : X509_VERIFY_PARAM_set1_host(param, host, 0);
+  return n ? X509_VERIFY_PARAM_set1_ip(param, address, n) : X509_VERIFY_PARAM_set1_host(param, host, 0);
 }
 
 int lsock_tls_bind(SSL *ssl, const unsigned char *name, size_t len) {
@@ -167,8 +96,7 @@ static int start(lua_State *L, lsock_Tls *t, const lsock_Wrap *w, int arg) {
 }
 
 static void pay_off(lsock_Tls *t) {
-  OPENSSL_free(t->owed);
-  t->owed = NULL;
+  lsock_bytes_free(&t->owed);
   t->owing = 0;
 }
 
@@ -179,6 +107,8 @@ void lsock_tls_finish(lsock_Tls *t) {
   if (ssl && t->agreed && !(t->broken && t->why)) SSL_set_shutdown(ssl, SSL_SENT_SHUTDOWN | SSL_get_shutdown(ssl));
   SSL_free(ssl);
   pay_off(t);
+  lsock_bytes_free(&t->received);
+  lsock_bytes_free(&t->aside);
   t->ssl = NULL;
   t->held = 0;
   t->fd = LSOCK_NOFD;
@@ -204,10 +134,15 @@ static int gone(lsock_Op *op, int err, const char *msg) {
   return LSOCK_FAIL;
 }
 
+static int tell_broken(lua_State *L, lsock_Op *op, lsock_Tls *t) {
+  t->told = 1;
+  return lsock_tls_broken(L, op, t);
+}
+
 int lsock_tls_begin(lua_State *L, lsock_Op *op, lsock_Tls *t) {
   if (!living(t)->ssl) return gone(op, EBADF, "socket is closed");
   if (t->L) return gone(op, EBUSY, "a callback of this connection is running");
-  if (t->broken) return lsock_tls_broken(L, op, t);
+  if (t->broken) return tell_broken(L, op, t);
   t->L = L;
   t->self = op->self;
   t->thrown = 0;
@@ -258,52 +193,27 @@ static int outcome(lsock_Op *op, lsock_Tls *t, int r) {
   }
 }
 
-ssize_t lsock_tls_end(lua_State *L, lsock_Op *op, lsock_Tls *t, ssize_t done, int out) {
-  t->L = NULL;
-  if (!t->agreed) t->agreed = SSL_is_init_finished(t->ssl) != 0;
-  if (t->doomed) {
-    lsock_tls_finish(t);
-    t->thrown = 0;
-    return gone(op, ECANCELED, "socket was closed while waiting");
+/*
+** The direction that TLS needs may be another than that of the operation, and whoever comes first makes the handshake for all:
+** so operations wait beside each other then. Not through a wait hook, which knows one for a direction: there the later one
+** looks again from time to time.
+*/
+static int wait_beside(lua_State *L, lsock_Op *op, const lsock_Tls *t, int out) {
+  int want = out == LSOCK_READ ? 1 << LSOCK_RD : 1 << LSOCK_WR;
+  op->beside = !t->agreed || SSL_in_init(t->ssl) || (out == LSOCK_READ) != (op->dir == LSOCK_RD);
+  if (op->coop && op->timeout != 0 && (op->s->waiting & want) &&
+      (op->beside || op->s->waiting & want << LSOCK_BESIDE)) {
+    luaL_checkstack(L, 8, "wait");
+    return lsock_pause(L, op, LSOCK_RETRY);
   }
-  if (t->thrown) { /* the callback's own error, whatever became of the handshake */
-    int thrown = t->thrown;
-    t->thrown = 0;
-    if (!t->broken) { /* without the key that a callback owes, TLS 1.3 would go on */
-      t->err = ECONNABORTED;
-      break_off(t, 0);
-    }
-    lua_pushvalue(L, thrown);
-    lsock_thrown(L, op);
-  }
-  if (done > 0) return done;
-  return out == LSOCK_FAIL && t->broken ? lsock_tls_broken(L, op, t) : out;
-}
-
-/* Was it a record without data, not the descriptor, that ended the attempt? */
-static int was_idle(lsock_Tls *t, int out) {
-  if (out != LSOCK_READ || t->doomed || t->blocked) return 0;
-  if (t->fd == LSOCK_NOFD && BIO_ctrl_pending(SSL_get_rbio(t->ssl)) == 0) t->blocked = 1; /* one look at the end */
-  return 1;
-}
-
-int lsock_tls_handshake(lua_State *L, lsock_Op *op, lsock_Tls *t) {
-  int r = lsock_tls_begin(L, op, t), out = 0;
-  if (r < 0) return r;
-  r = SSL_do_handshake(t->ssl);
-  if (r != 1) {
-    out = outcome(op, t, r);
-    if (out == 0) {
-      break_off(t, 1);
-      out = LSOCK_FAIL;
-    }
-  }
-  return (int)lsock_tls_end(L, op, t, r == 1, out);
+  op->w = op->s;
+  op->wslot = op->self;
+  return out;
 }
 
 /*
-** The buffer of lsock_room is the core's for everybody, and a callback of OpenSSL's may receive, which replaces it. So it is
-** taken out of the core while OpenSSL has it; what a callback's own receives needed instead goes.
+** The buffer of lsock_room is the core's for everybody, and a callback or a wake function may receive, which replaces it. So
+** it is taken out of the core while those may run; what their own receives needed instead goes.
 */
 typedef struct Borrowed {
   char *p;
@@ -331,12 +241,110 @@ static void give_back(lua_State *L, lsock_Core *core, Borrowed b) {
   core->scratch_size = b.size;
 }
 
+/* An attempt has made the handshake, or found out that the connection is over: who waits besides may not hear of it. */
+static void spread(lua_State *L, const lsock_Op *op) {
+  int top = lua_gettop(L);
+  Borrowed b;
+  luaL_checkstack(L, 8, "wake");
+  b = borrow(op->core, op->core->scratch); /* with what was received */
+  (void)lsock_wake(L, op->self, op->s);
+  give_back(L, op->core, b);
+  lua_settop(L, top);
+}
+
+ssize_t lsock_tls_end(lua_State *L, lsock_Op *op, lsock_Tls *t, ssize_t done, int out) {
+  int agreed = t->agreed;
+  t->L = NULL;
+  if (!agreed) t->agreed = SSL_is_init_finished(t->ssl) != 0;
+  if (t->doomed) {
+    lsock_tls_finish(t);
+    t->thrown = 0;
+    return gone(op, ECANCELED, "socket was closed while waiting");
+  }
+  if (t->thrown) { /* the callback's own error, whatever became of the handshake */
+    int thrown = t->thrown;
+    t->thrown = 0;
+    if (!t->broken) { /* without the key that a callback owes, TLS 1.3 would go on */
+      t->err = ECONNABORTED;
+      break_off(t, 0);
+    }
+    lua_pushvalue(L, thrown);
+    lsock_thrown(L, op);
+  }
+  if (op->s && (agreed != t->agreed || t->broken)) spread(L, op);
+  if (done > 0) return done;
+  if (!t->ssl) return gone(op, ECANCELED, "socket was closed while waiting"); /* by the wake function */
+  if (op->s && (out == LSOCK_READ || out == LSOCK_WRITE)) return wait_beside(L, op, t, out);
+  return out == LSOCK_FAIL && t->broken ? tell_broken(L, op, t) : out;
+}
+
+/* Was it a record without data, not the descriptor, that ended the attempt? */
+static int was_idle(lsock_Tls *t, int out) {
+  if (out != LSOCK_READ || t->doomed || t->blocked) return 0;
+  if (t->fd == LSOCK_NOFD && BIO_ctrl_pending(SSL_get_rbio(t->ssl)) == 0) t->blocked = 1; /* one look at the end */
+  return 1;
+}
+
+int lsock_tls_handshake(lua_State *L, lsock_Op *op, lsock_Tls *t) {
+  int r = lsock_tls_begin(L, op, t), out = 0;
+  if (r < 0) return r;
+  r = SSL_do_handshake(t->ssl);
+  if (r != 1) {
+    out = outcome(op, t, r);
+    if (out == 0) {
+      break_off(t, 1);
+      out = LSOCK_FAIL;
+    }
+  }
+  return (int)lsock_tls_end(L, op, t, r == 1, out);
+}
+
+/* Sends what is left of the record begun: 1, or as SSL_write_ex. Its bytes are not looked at again, but their number is. */
+static int settle(lsock_Tls *t) {
+  size_t put;
+  if (t->owing && SSL_write_ex(t->ssl, t->owed.p, t->owed.n, &put)) t->owing = 0;
+  return !t->owing;
+}
+
+/*
+** What the peer sends may ask for an answer at once, which OpenSSL cannot give within a record: the rest of that is sent, or
+** laid aside. If even that fails, the next write finds out why.
+*/
+static void make_way(lsock_Tls *t) {
+  if (!t->owing) return;
+  t->setting_aside = 1;
+  if (!settle(t)) ERR_clear_error();
+  t->setting_aside = 0;
+  t->err = 0;
+}
+
+size_t lsock_tls_ready(const lsock_Tls *t) {
+  int n = t->ssl && !TLS_GONE(t) ? SSL_pending(t->ssl) : -1;
+  if (n != 0) return n > 0 ? (size_t)n : 0;
+  return t->has_ahead || t->received.p || t->broken || (SSL_get_shutdown(t->ssl) & SSL_RECEIVED_SHUTDOWN);
+}
+
+/*
+** The script has its bytes, but the next record was begun, of which the descriptor need not tell any more: goes on to the
+** first byte or the end of it, or until only the descriptor can tell.
+*/
+static void look_ahead(lsock_Op *op, lsock_Tls *t) {
+  unsigned char byte;
+  size_t got;
+  int idle;
+  t->nowait = 1;
+  for (idle = 0; idle < IDLE_RECORDS && (t->has_ahead || t->received.p); idle++)
+    if (t->doomed || SSL_pending(t->ssl) > 0 || SSL_peek_ex(t->ssl, &byte, 1, &got) || !was_idle(t, outcome(op, t, 0)))
+      break;
+}
+
 ssize_t lsock_tls_read(lua_State *L, lsock_Op *op, lsock_Tls *t, char *buf, size_t n, int peek) {
   size_t total = 0, got;
   int idle = 0, out = lsock_tls_begin(L, op, t);
   Borrowed b;
   if (out < 0) return out;
   b = borrow(op->core, buf);
+  make_way(t);
   for (;;) { /* as much as is at hand */
     if (peek ? SSL_peek_ex(t->ssl, buf, n, &got) : SSL_read_ex(t->ssl, buf + total, n - total, &got)) {
       total += got;
@@ -351,6 +359,8 @@ ssize_t lsock_tls_read(lua_State *L, lsock_Op *op, lsock_Tls *t, char *buf, size
       break;
     }
   }
+  if (total == n && !peek && (t->has_ahead || t->received.p)) look_ahead(op, t);
+  if (total == 0 && out == 0) t->told = 1;
   give_back(L, op->core, b);
   return lsock_tls_end(L, op, t, (ssize_t)total, out);
 }
@@ -373,23 +383,26 @@ static int owe(lsock_Tls *t, const char *data, size_t n) {
   int mode =
       SSL_SESSION_get_max_fragment_length(SSL_get0_session(t->ssl)); /* 1 ... 4: of 512 ... 4096 bytes (RFC 6066) */
   size_t most = mode > 0 ? (size_t)256 << mode : SSL3_RT_MAX_PLAIN_LENGTH;
-  t->owed_n = (unsigned)(n < most ? n : most);
-  t->owed_at = 0;
-  t->owed = OPENSSL_memdup(data, t->owed_n);
   t->owing = 1;
-  return t->owed != NULL;
+  return lsock_bytes_set(&t->owed, data, n < most ? n : most);
 }
 
-/* Sends what is left of that record: 1, or as SSL_write_ex. Its bytes are not looked at again, but their number is. */
-static int settle(lsock_Tls *t) {
-  size_t put;
-  if (t->owing && SSL_write_ex(t->ssl, t->owed, t->owed_n, &put)) t->owing = 0;
-  return !t->owing;
+/* Sends what was laid aside of it; 0, or as a step. */
+static int flush(lsock_Op *op, lsock_Tls *t) {
+  if (lsock_tls_flush(t)) return 0;
+  if (t->err == EINTR) return LSOCK_INTR;
+  if (t->err == EAGAIN || t->err == EWOULDBLOCK) {
+    op->cls = t->st->cls[TLS_WANT_WRITE];
+    return LSOCK_WRITE;
+  }
+  break_off(t, 0);
+  hear_out(t);
+  return LSOCK_FAIL;
 }
 
 /* How many of n bytes have to be those of the record begun. */
 static size_t again(const lsock_Tls *t, size_t n) {
-  size_t left = t->owed_n - t->owed_at;
+  size_t left = t->owed.n - t->owed.at;
   return n < left ? n : left;
 }
 
@@ -403,18 +416,19 @@ ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *da
     ERR_raise(ERR_LIB_SSL, SSL_R_PROTOCOL_IS_SHUTDOWN);
     return refuse(L, op, t);
   }
-  if (t->owed && memcmp(data, t->owed + t->owed_at, again(t, n)) != 0) {
+  if (t->owed.p && memcmp(data, t->owed.p + t->owed.at, again(t, n)) != 0) {
     ERR_raise(ERR_LIB_SSL, SSL_R_BAD_WRITE_RETRY);
     return refuse(L, op, t);
   }
+  if (t->aside.p && (out = flush(op, t)) < 0) return lsock_tls_end(L, op, t, 0, out);
   if (many) SSL_clear_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS); /* the buffer serves them all */
   while (total < n && !t->doomed) {                           /* a record each */
     if (many && n - total <= SSL3_RT_MAX_PLAIN_LENGTH) SSL_set_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS);
-    if (t->owed ? settle(t) : SSL_write_ex(t->ssl, data + total, n - total, &put)) {
-      if (t->owed) {
+    if (t->owed.p ? settle(t) : SSL_write_ex(t->ssl, data + total, n - total, &put)) {
+      if (t->owed.p) {
         put = again(t, n);
-        t->owed_at += (unsigned)put;
-        if (t->owed_at == t->owed_n) pay_off(t);
+        t->owed.at += put;
+        if (t->owed.at == t->owed.n) pay_off(t);
       }
       total += put;
       continue;
@@ -425,7 +439,7 @@ ssize_t lsock_tls_write(lua_State *L, lsock_Op *op, lsock_Tls *t, const char *da
       out = LSOCK_FAIL;
     }
     if (out == LSOCK_FAIL) hear_out(t);
-    if (out != LSOCK_FAIL && !t->owed && SSL_want_write(t->ssl) && !SSL_in_init(t->ssl) &&
+    if (out != LSOCK_FAIL && !t->owed.p && SSL_want_write(t->ssl) && !SSL_in_init(t->ssl) &&
         !owe(t, data + total, n - total)) {
       t->err = ENOMEM;
       break_off(t, 0);
@@ -487,9 +501,7 @@ static int tr_connected(lua_State *L, lsock_Op *op) {
 }
 
 static size_t tr_pending(const lsock_Sock *s) {
-  const lsock_Tls *t = s->trdata;
-  int n = t->ssl && !TLS_GONE(t) ? SSL_pending(t->ssl) : 0;
-  return n > 0 ? (size_t)n : 0;
+  return lsock_tls_ready(s->trdata);
 }
 
 /*
@@ -526,17 +538,14 @@ static const lsock_Transport transport = {tr_receive,  tr_transmit, tr_shutdown,
 
 /* Pushes a closed TLS socket. */
 static lsock_Sock *new_sock(lua_State *L, const lsock_Wrap *w, int arg, int *ok) {
-  lsock_Sock *s = lsock_newsockuv(L, lsock_core(L), sizeof(lsock_TlsSock), TLS_UV_COUNT);
-  lsock_Tls *t = &((lsock_TlsSock *)s)->t;
-  BIO *b;
+  lsock_Sock *s;
+  lsock_Tls *t;
+  lsock_ssl_charge(L, TLS_COST_OBJ);
+  s = lsock_newsockuv(L, lsock_core(L), sizeof(lsock_TlsSock), TLS_UV_COUNT);
+  t = &((lsock_TlsSock *)s)->t;
   s->trdata = t;
   init(L, t, w, TLS_META_SOCK);
-  b = start(L, t, w, arg) ? BIO_new(t->st->bio) : NULL;
-  *ok = b != NULL;
-  if (!b) return s;
-  BIO_set_data(b, t);
-  BIO_set_init(b, 1);
-  SSL_set_bio(t->ssl, b, b);
+  *ok = start(L, t, w, arg) && lsock_tls_attach(t);
   return s;
 }
 
@@ -544,6 +553,7 @@ static lsock_Sock *new_sock(lua_State *L, const lsock_Wrap *w, int arg, int *ok)
 static void take_over(lua_State *L, lsock_Sock *s, int from, lsock_Sock *plain) {
   lsock_Tls *t = s->trdata;
   s->timeout = plain->timeout;
+  s->idle = plain->idle;
   s->family = plain->family;
   s->type = plain->type;
   s->proto = plain->proto;
@@ -574,12 +584,16 @@ static int tr_accepted(lua_State *L, lsock_Op *op, int slot) {
     w.handshake = t->handshake;
     n = new_sock(L, &w, 0, &ok);
     if (!ok) return gone(op, ENOMEM, NULL);
+    lua_replace(L, top + 1);
+    lua_settop(L, top + 1);
+    lsock_guard(L, top + 1);
     take_over(L, n, slot, s);
+    lua_pushvalue(L, top + 1);
     lua_replace(L, slot);
-    lua_settop(L, top);
+    lsock_keepstack(L, op);
     s = n;
   }
-  if (!((lsock_Tls *)s->trdata)->handshake) return 0;
+  if (!((lsock_Tls *)s->trdata)->handshake || op->timeout == 0) return 0; /* what never waits is still to make it */
   {
     lsock_Sock *listener = op->s;
     int self = op->self;
@@ -589,57 +603,12 @@ static int tr_accepted(lua_State *L, lsock_Op *op, int slot) {
     op->s = listener;
     op->self = self;
   }
-  if (r == LSOCK_FAIL) lsock_closesock(L, slot, s);
   op->w = s;
   op->wslot = slot;
   return r < 0 ? r : 0;
 }
 
 /* ---------------------------------------------------------------- wrap_socket */
-
-static int option(lua_State *L, int arg, const char *key, int def) {
-  int v = def;
-  if (lua_getfield(L, arg, key) != LUA_TNIL) v = lua_toboolean(L, -1);
-  lua_pop(L, 1);
-  return v;
-}
-
-/* The name the peer must prove, at stack index `host`. */
-static void check_host(lua_State *L, int arg, int host) {
-  size_t len;
-  const char *s;
-  if (lua_type(L, host) != LUA_TSTRING) luaL_argerror(L, arg, "server_hostname must be a string");
-  s = lua_tolstring(L, host, &len);
-  luaL_argcheck(L, strlen(s) == len, arg, "server_hostname has a zero byte");
-  luaL_argcheck(L, len > 0 && s[0] != '.', arg, "server_hostname is empty or begins with a dot");
-  luaL_argcheck(L, len <= TLSEXT_MAXLEN_host_name, arg, "server_hostname is too long");
-  for (; *s; s++)
-    luaL_argcheck(L, (unsigned char)*s < 128, arg,
-                  "server_hostname is not ASCII; the name in its form xn--... is needed");
-}
-
-void lsock_wrap_options(lua_State *L, int arg, lsock_Wrap *w, const char *const keys[]) {
-  const lsock_Ctx *c = lua_touserdata(L, w->ctx);
-  w->host = w->session = w->server = 0;
-  w->suppress = w->handshake = 1;
-  if (!lua_isnoneornil(L, arg)) {
-    luaL_checktype(L, arg, LUA_TTABLE);
-    lsock_checkkeys(L, arg, keys);
-    w->server = option(L, arg, "server_side", 0);
-    w->suppress = option(L, arg, "suppress_ragged_eofs", 1);
-    w->handshake = option(L, arg, "do_handshake_on_connect", 1);
-    if (lua_getfield(L, arg, "server_hostname") != LUA_TNIL) {
-      w->host = lua_gettop(L);
-      check_host(L, arg, w->host);
-    }
-    if (lua_getfield(L, arg, "session") != LUA_TNIL) w->session = lua_gettop(L);
-  }
-  luaL_argcheck(L, !w->server || c->protocol != PROTOCOL_TLS_CLIENT, 1, "a client's context cannot serve");
-  luaL_argcheck(L, w->server || c->protocol != PROTOCOL_TLS_SERVER, 1, "a server's context needs server_side");
-  luaL_argcheck(L, !w->server || !w->host, arg, "server_hostname is for clients");
-  luaL_argcheck(L, !w->server || !w->session, arg, "session is for clients");
-  luaL_argcheck(L, w->server || w->host || !c->check_hostname, arg, "check_hostname needs server_hostname");
-}
 
 static int step_handshake(lua_State *L, lsock_Op *op) {
   int r = lsock_tls_handshake(L, op, lsock_checktls(L, op->self));
@@ -648,16 +617,36 @@ static int step_handshake(lua_State *L, lsock_Op *op) {
   return 1;
 }
 
-static int close_failed(lua_State *L, lsock_Op *op) {
-  lsock_closesock(L, op->self, op->s);
-  return -1;
+/* The last of wrap_socket, whose guard is then needed no more. */
+static int step_wrap(lua_State *L, lsock_Op *op) {
+  int r = step_handshake(L, op);
+  if (r > 0) LSOCK_SPARE(op->s);
+  return r;
+}
+
+/*
+** Is it connected? 1, 0, or -1 and errno: it was. What was received then must not pass for something that came over TLS
+** (CVE-2023-40217).
+*/
+static int is_connected(const lsock_Sock *s) {
+  lsock_Addr a;
+  char byte;
+  a.len = sizeof a.u;
+  if (getpeername(s->fd, &a.u.sa, &a.len) == 0) return 1;
+  if (errno != ENOTCONN) return -1;
+  if (recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0) {
+    errno = ECONNRESET;
+    return -1;
+  }
+  return errno == ENOTCONN || errno == EINVAL || errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -1;
 }
 
 int lsock_wrap(lua_State *L, int arg, const lsock_Wrap *w, int legacy, const char *name) {
   lsock_Sock *plain = lsock_checksock(L, arg, lsock_core(L)), *s;
-  lsock_Addr a;
+  const char *received = NULL;
+  size_t n = 0;
   lsock_Op op;
-  int ok, connected;
+  int ok, err, connected, self;
   luaL_argcheck(L, !plain->trdata, arg, "is a TLS socket already");
   luaL_argcheck(L, plain->type == SOCK_STREAM, arg, "only stream sockets can be wrapped");
   luaL_argcheck(L, plain->files == 0, arg, "has open files");
@@ -668,19 +657,28 @@ int lsock_wrap(lua_State *L, int arg, const lsock_Wrap *w, int legacy, const cha
     f.msg = "socket is closed";
     return lsock_fail(L, &f);
   }
-  a.len = sizeof a.u;
-  connected = getpeername(plain->fd, &a.u.sa, &a.len) == 0;
-  luaL_argcheck(L, plain->timeout != 0 || !w->handshake || !connected, arg,
+  connected = is_connected(plain);
+  err = errno;
+  luaL_argcheck(L, plain->timeout != 0 || !w->handshake || connected <= 0, arg,
                 "non-blocking sockets need do_handshake_on_connect = false");
+  luaL_argcheck(L, connected != 0 || !w->received, arg, "received is for connected sockets");
   s = new_sock(L, w, arg + 1, &ok);
+  self = lua_gettop(L);
   if (!ok) return lsock_ssl_fail(L, name, ENOMEM);
   if (lsock_isclosed(plain)) return lsock_failno(L, EBADF, name); /* by a finalizer */
   s->internal = legacy != 0;
   ((lsock_Tls *)s->trdata)->legacy = (unsigned char)legacy;
+  lsock_guard(L, self);
   take_over(L, s, arg, plain);
-  if (!w->handshake || !connected) return 1;
-  lsock_op_on(L, &op, lua_gettop(L), name, step_handshake, LSOCK_RD);
-  op.partial = close_failed;
+  if (connected < 0) return lsock_failno(L, err, name);
+  if (w->received) received = lsock_checkbytes(L, w->received, &n);
+  if (n > 0 && !lsock_bytes_set(&((lsock_Tls *)s->trdata)->received, received, n)) return lsock_failno(L, ENOMEM, name);
+  if (!w->handshake || !connected) {
+    lua_pushvalue(L, self);
+    LSOCK_SPARE(s);
+    return 1;
+  }
+  lsock_op_on(L, &op, self, name, step_wrap, LSOCK_RD);
   return lsock_run(L, &op);
 }
 
@@ -798,9 +796,12 @@ static int step_unwrap(lua_State *L, lsock_Op *op) {
     lua_pushvalue(L, 1);
     return 1;
   }
-  if (t->has_ahead) return gone(op, EPROTO, "the goodbye was too long for what follows it"); /* padded: see read_body */
+  if (t->has_ahead || t->received.p) /* padded: see read_body */
+    return gone(op, EPROTO, "the goodbye was too long for what follows it");
   plain = lsock_newsockuv(L, op->core, sizeof *plain, 0);
+  lsock_guard(L, lua_gettop(L));
   plain->timeout = s->timeout;
+  plain->idle = s->idle;
   plain->family = s->family;
   plain->type = s->type;
   plain->proto = s->proto;
@@ -809,6 +810,8 @@ static int step_unwrap(lua_State *L, lsock_Op *op) {
   if (s->counted) lsock_count(op->core, plain);
   lsock_takefd(L, 1, s, &plain->fd);
   lsock_hold(L, plain->fd);
+  lua_pushvalue(L, -1);
+  LSOCK_SPARE(plain);
   return 1;
 }
 
@@ -828,6 +831,7 @@ static int step_verify_client(lua_State *L, lsock_Op *op) {
   lsock_Tls *t = lsock_checktls(L, 1);
   int r = lsock_tls_begin(L, op, t), out = 0;
   if (r < 0) return r;
+  make_way(t);
   r = SSL_verify_client_post_handshake(t->ssl);
   if (r != 1) out = outcome(op, t, -1);
   if (r != 1) t->broken = 0; /* only the request was wrong */
@@ -856,8 +860,10 @@ const lsock_Reg lsock_stream_methods[] = {{"!do_handshake", tls_do_handshake},
 
 /* Pushes a new SSLObject over two MemoryBIOs; what the C function returns. */
 int lsock_wrap_bio(lua_State *L, const lsock_Wrap *w, int in, int out) {
-  lsock_Tls *t = lua_newuserdatauv(L, sizeof *t + TLS_COST_OBJ, TLS_UV_COUNT);
+  lsock_Tls *t;
   BIO *i, *o;
+  lsock_ssl_charge(L, TLS_COST_OBJ);
+  t = lua_newuserdatauv(L, sizeof *t + TLS_COST_OBJ, TLS_UV_COUNT);
   memset(t, 0, sizeof *t);
   t->seal = LSOCK_SEAL(lsock_core(L), t, LSOCK_KIND_TLS);
   init(L, t, w, TLS_META_OBJ);
@@ -896,7 +902,7 @@ void lsock_open_sslsock(lua_State *L, int core) {
   int table = lua_gettop(L), st, common, meta;
   lua_getiuservalue(L, core, LSOCK_UV_TLS);
   st = lua_gettop(L);
-  if (!c->tls.bio) c->tls.bio = new_method();
+  if (!c->tls.bio) c->tls.bio = lsock_tls_newmethod();
   if (!c->tls.memory) c->tls.memory = lsock_memory_method();
   if (!c->tls.bio || !c->tls.memory) luaL_error(L, "not enough memory");
   lua_getiuservalue(L, core, LSOCK_UV_SOCKET);

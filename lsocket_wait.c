@@ -28,9 +28,16 @@ int lsock_again(lsock_Op *op, int want) {
   return LSOCK_FAIL;
 }
 
+/* Idle time begins anew. */
+LSOCK_RARE static void moved(lsock_Op *op) {
+  op->deadline = lsock_plat_now() + op->timeout;
+  op->unsent = 0;
+}
+
 /* A sender tries again before it waits: of a Unix stream poll(2) says that there is room only when most of it is free. */
 int lsock_further(lsock_Op *op, int want) {
   op->progress = 1;
+  if (op->s && op->s->idle && op->timeout > 0) moved(op);
   if (op->coop || (op->timeout > 0 && (want == LSOCK_READ || lsock_plat_now() >= op->deadline))) return want;
   return LSOCK_INTR;
 }
@@ -96,19 +103,22 @@ LSOCK_RARE void lsock_pushtimeout(lua_State *L, int64_t ns) {
     lua_pushnumber(L, (lua_Number)((double)ns / LSOCK_NS));
 }
 
-LSOCK_RARE void lsock_mode(lsock_Sock *s, int nonblocking) {
-  if ((s->nonblocking != nonblocking || s->shared) && lsock_plat_set_nonblocking(s->fd, nonblocking) == 0)
-    s->nonblocking = (unsigned char)nonblocking;
+LSOCK_RARE int lsock_mode(lsock_Sock *s, int nonblocking) {
+  if (s->nonblocking == nonblocking && !s->shared) return 0;
+  if (lsock_plat_set_nonblocking(s->fd, nonblocking) < 0) return -1;
+  s->nonblocking = (unsigned char)nonblocking;
+  return 0;
 }
 
-LSOCK_RARE void lsock_settimeout(lsock_Sock *s, int64_t ns) {
+LSOCK_RARE int lsock_settimeout(lsock_Sock *s, int64_t ns) {
   int d;
   s->timeout = ns;
-  if (s->fd == LSOCK_NOFD) return;
-  if (ns <= 0) lsock_mode(s, ns == 0);
-  if (ns >= 0) return;
+  if (s->fd == LSOCK_NOFD) return 0;
+  if (ns <= 0 && lsock_mode(s, ns == 0) < 0) return -1;
+  if (ns >= 0) return 0;
   for (d = LSOCK_RD; d <= LSOCK_WR; d++)
     if (s->kernel[d] && lsock_plat_kernel_timeout(s->fd, d, 0) == 0) s->kernel[d] = 0;
+  return 0;
 }
 
 /* Lets the kernel bound the first attempt; 0 if it cannot. */
@@ -130,6 +140,20 @@ LSOCK_RARE static int kernel_bound(lsock_Sock *s, int dir, int64_t ns) {
 /* ---------------------------------------------------------------- waiting */
 
 enum { READY, EXPIRED, BROKEN, STOPPED };
+
+/*
+** Is a sender that found no room all that time idle? Not if the peer has taken some of what waits in the system: for
+** poll(2) there is room only when a third of megabytes is free, and a TLS record counts only as a whole.
+*/
+LSOCK_RARE static int still_moves(lsock_Op *op) {
+  int unsent;
+  if (!op->s || !op->s->idle || op->want != LSOCK_WRITE || op->timeout <= 0) return 0;
+  unsent = lsock_plat_unsent(op->fd);
+  if (unsent >= op->unsent) return 0;
+  moved(op);
+  op->unsent = unsent;
+  return 1;
+}
 
 /* What the next wait may last: ns, < 0 for ever. */
 static int64_t remaining(const lsock_Op *op) {
@@ -224,7 +248,7 @@ LSOCK_RARE static int taken(lua_State *L, const lsock_Op *op, unsigned char bit)
   lua_rawgetp(L, -1, (const char *)op->w + bit);
   other = lsock_object(L, -1, LSOCK_KIND_OP, sizeof *other);
   lua_pop(L, 1);
-  return other && other != op && other->mark == bit;
+  return other && other != op && (other->mark & bit);
 }
 
 /* The operation takes the place; the table is on top. */
@@ -239,8 +263,7 @@ LSOCK_RARE static int kept_end(lua_State *L) {
   lsock_Op *op = lsock_object(L, 1, LSOCK_KIND_OP, sizeof *op);
   if (op && op->mark) {
     lua_getiuservalue(L, 1, 1);
-    if (lua_touserdata(L, -1) == op->w && !taken(L, op, (unsigned char)op->mark))
-      op->w->waiting &= (unsigned char)~op->mark;
+    if (lua_touserdata(L, -1) == op->w && !taken(L, op, op->mark & 3)) op->w->waiting &= (unsigned char)~op->mark;
     op->mark = 0;
   }
   return 0;
@@ -322,8 +345,8 @@ LSOCK_RARE static int hook_wait(lua_State *L, lsock_Op **opp) {
     return BROKEN;
   }
   take(L, op, bit);
-  op->w->waiting |= bit;
-  op->mark = bit;
+  op->mark = op->beside ? bit | bit << LSOCK_BESIDE : bit;
+  op->w->waiting |= (unsigned char)op->mark;
   return answered(L, op, lua_pcallk(L, 3, 1, 0, (lua_KContext)op, resumed));
 }
 
@@ -386,6 +409,7 @@ static int between(lua_State *L, lsock_Op **opp, int r, int *results) {
   else {
     level(L, op);
     op->want = r;
+    if (op->s && op->s->idle && r == LSOCK_WRITE && op->unsent == 0) op->unsent = lsock_plat_unsent(op->fd);
     if (op->deadline != FOREVER && lsock_plat_now() >= op->deadline)
       return EXPIRED; /* even where each attempt gets a little further, or the hook knows no time */
     return op->coop ? hook_wait(L, opp) : poll_wait(L, op);
@@ -399,7 +423,7 @@ static int drive(lua_State *L, lsock_Op *op, int code) {
   while (code != STOPPED) {
     int r;
     if (code == BROKEN) return failed(L, op, 0, op->err, op->msg);
-    if (code == EXPIRED && (!op->until || op->until >= op->deadline))
+    if (code == EXPIRED && (!op->until || op->until >= op->deadline) && !still_moves(op))
       return failed(L, op, LSOCK_TIMEOUT, ETIMEDOUT, "timed out");
     op->until = 0;
     if (op->top) lua_settop(L, op->top); /* a coroutine may be resumed with any values */

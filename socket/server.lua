@@ -82,7 +82,7 @@ local function prepare(self, request)
     local timeout = request:gettimeout()
     request:settimeout(self.handshake_timeout):do_handshake():settimeout(timeout)
   end
-  if self.idle_timeout and self.socket_type == socket.SOCK_STREAM then request:settimeout(self.idle_timeout) end
+  if self.idle_timeout and self.socket_type == socket.SOCK_STREAM then request:settimeout(self.idle_timeout, "idle") end
 end
 
 local function work(self, request, client_address)

@@ -88,23 +88,23 @@ describe("a host program", function()
         local r = table.pack(pcall(f, ...))
         return host.asked(), table.unpack(r, 2)
       end
-      local STREAM, INET = socket.SOCK_STREAM, socket.AF_INET
+      local STREAM, INET, TCP = socket.SOCK_STREAM, socket.AF_INET, socket.IPPROTO_TCP
       local text, server = asked(socket.create_server, {"127.0.0.1", 0})
       local port = server:getsockname().port
-      assert(text == ("socket - %d %d yes\nbind 127.0.0.1:0 %d %d yes\nlisten 127.0.0.1:%d %d %d yes\n"):format(
-        INET, STREAM, INET, STREAM, port, INET, STREAM), text)
+      assert(text == ("socket - %d %d %d yes\nbind 127.0.0.1:0 %d %d %d yes\nlisten 127.0.0.1:%d %d %d %d yes\n"):format(
+        INET, STREAM, TCP, INET, STREAM, TCP, port, INET, STREAM, TCP), text)
       text = asked(socket.create_connection, {"127.0.0.1", port})
-      assert(text == ("socket - 2 1 yes\nconnect 127.0.0.1:%d 2 1 yes\n"):format(port), text)
+      assert(text == ("socket - 2 1 6 yes\nconnect 127.0.0.1:%d 2 1 6 yes\n"):format(port), text)
       local s = socket.socket()
-      assert(asked(s.connect, s, {"localhost", port}) == ("connect 127.0.0.1:%d 2 1 yes\n"):format(port))
+      assert(asked(s.connect, s, {"localhost", port}) == ("connect 127.0.0.1:%d 2 1 6 yes\n"):format(port))
       local u = socket.socket(INET, socket.SOCK_DGRAM)
-      assert(asked(u.sendto, u, "x", {"127.0.0.1", port}) == ("sendto 127.0.0.1:%d 2 2 yes\n"):format(port))
+      assert(asked(u.sendto, u, "x", {"127.0.0.1", port}) == ("sendto 127.0.0.1:%d 2 2 17 yes\n"):format(port))
       assert(asked(u.send, u, "x") == "" and asked(s.send, s, "x") == "")
-      assert(asked(socket.fromfd, s:fileno(), 1, 2) == ("fromfd 127.0.0.1:%d 2 1 yes\n"):format(port))
-      assert(asked(socket.dup, 0):find "^dup %- %-1 %-1 yes")
+      assert(asked(socket.fromfd, s:fileno(), 1, 2) == ("fromfd 127.0.0.1:%d 2 1 6 yes\n"):format(port))
+      assert(asked(socket.dup, 0):find "^dup %- %-1 %-1 %-1 yes")
       assert(asked(s.setsockopt, s, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) == "")
-      assert(asked(s.setsockopt, s, socket.SOL_SOCKET, 36, 0) == "setsockopt - 2 1 yes\n")
-      assert(asked(socket.socketpair) == "socketpair - 1 1 yes\n")
+      assert(asked(s.setsockopt, s, socket.SOL_SOCKET, 36, 0) == "setsockopt - 2 1 6 yes\n")
+      assert(asked(socket.socketpair) == "socketpair - 1 1 0 yes\n")
       print "ok"
     ]])
     for op, code in pairs {
@@ -117,6 +117,7 @@ describe("a host program", function()
       fromfd = "socket.fromfd(socket.socket():fileno(), 2, 1)",
       dup = "socket.dup(0)",
       close = "socket.close(99)",
+      detach = "socket.socket():detach()",
       open = "local a = socket.socketpair() a:sendfile '/dev/null'",
       sethostname = "socket.sethostname ''",
       setsockopt = "socket.socket():setsockopt(socket.SOL_SOCKET, 36, 0)",

@@ -328,6 +328,22 @@ describe("settimeout", function()
     assert.is_nil(s:settimeout(nil):gettimeout())
     assert.is_false(s:setblocking(false):getblocking())
   end)
+
+  it("says that somebody else closed the descriptor whose mode it is to change", function() -- Python: EBADF
+    for _, change in ipairs {
+      {"settimeout", 0}, {"setblocking", false}, {"settimeout", nil, 0}, {"setblocking", true, 0},
+    } do
+      local name, value, before = change[1], change[2], change[3]
+      local gone = socket.socket():settimeout(before)
+      socket.close(gone:fileno())
+      local e = raised(gone[name], gone, value)
+      assert.same({"EBADF", name}, {e.code, e.op})
+      local none, same = gone["try_" .. name](gone, value)
+      assert.is_nil(none)
+      assert.equal("EBADF", same.code)
+      gone:detach()
+    end
+  end)
 end)
 
 describe("setblocking", function()

@@ -227,7 +227,8 @@ describe("names:", function()
         abandon(100)
         most = math.max(most, proc.threads())
       end
-      assert.is_true(most > 17 and most <= 129, most)
+      -- and this one, and a few that have given up their place and are about to end
+      assert.is_true(most > 17 and most <= 129 + 8, most)
       assert.is_true(proc.descriptors() <= fds + 128) -- each the resolver's own
       assert.equal("127.0.0.1", socket.gethostbyname "127.1")
       assert.equal("127.0.0.1", socket.gethostbyname "localhost")

@@ -21,6 +21,12 @@ local function ready(sel, timeout)
   return found, n
 end
 
+-- A number that nothing is open under.
+local function unused_descriptor()
+  local s <close> = socket.socket()
+  return s:fileno()
+end
+
 local function argument_error(text, f, ...)
   local ok, e = pcall(f, ...)
   assert.is_false(ok)
@@ -136,13 +142,17 @@ for _, kind in ipairs(kinds) do
       closed:close()
       local file = io.tmpfile()
       file:close()
-      for _, bad in ipairs {closed, file, {}, "x", true, print, -1, 1.5, 1 << 40, {fileno = function() return -1 end},
+      for _, bad in ipairs {closed, file, {}, "x", true, print, 1.5, {fileno = function() return -1 end},
                             {fileno = function() return "x" end}, {fileno = function() end}} do
         argument_error("has no open descriptor", sel.register, sel, bad, READ)
       end
       argument_error("number expected, got no value", sel.register, sel)
       argument_error("has no open descriptor", sel.register, sel, nil, READ)
       argument_error("gone", sel.register, sel, {fileno = function() error "gone" end}, READ)
+      for _, number in ipairs {-1, 1 << 40, 1000000, unused_descriptor()} do
+        local ok, e = pcall(sel.register, sel, number, READ)
+        assert.same({false, "EBADF", "register"}, {ok, e.code, e.op})
+      end
       assert.same({}, sel:get_map())
     end)
 

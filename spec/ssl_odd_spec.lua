@@ -113,11 +113,25 @@ describe("a callback", function()
     end
   end)
 
-  it("for names refuses with an alert's number, and nothing else", function()
+  it("for names refuses with an alert's number; the peer hears of another answer, or an error, as in Python", function()
     local server = tls.server()
     for _, number in ipairs {-1, -5, 256, 1 << 32, math.mininteger} do
       server.sni_callback = function() return number end
       refuses("must return", tls.pair, {server = server})
+    end
+    for answer, alert in pairs {["a text"] = "INTERNAL_ERROR", [1.5] = "INTERNAL_ERROR", [256] = "INTERNAL_ERROR",
+        [print] = "HANDSHAKE_FAILURE"} do
+      server.sni_callback = function()
+        if answer == print then error "of the callback" end
+        return answer
+      end
+      local a, b = socket.socketpair()
+      local c = keep(tls.client():wrap_socket(a, {server_hostname = "localhost", do_handshake_on_connect = false}))
+      local s = keep(server:wrap_socket(b, {server_side = true, do_handshake_on_connect = false}))
+      c:settimeout(0):try_do_handshake()
+      assert.is_false((pcall(s.do_handshake, s)))
+      local _, e = c:try_do_handshake()
+      assert.matches("ALERT_" .. alert, e.code)
     end
     server.sni_callback = function() return 255 end
     assert.equal("CALLBACK_FAILED", select(4, tls.pair {server = server}).code)

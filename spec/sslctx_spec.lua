@@ -93,7 +93,44 @@ describe("fields of a context", function()
     c.keylog_filename = nil
     assert.is_nil(c.keylog_filename)
     os.remove(name)
-    fails("ENOENT", function() c.keylog_filename = "/nonexistent/x" end)
+    local e = fails("ENOENT", function() c.keylog_filename = "/nonexistent/x" end)
+    assert.equal("/nonexistent/x", e.filename)
+  end)
+end)
+
+describe("an error about a file", function()
+  it("names the file, in a field and in its text", function()
+    local c, cert, missing = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certs.path "server.pem", "/nonexistent/file.pem"
+    local key = certs.encrypted("server", "secret")
+    for _, case in ipairs {
+        {"ENOENT", missing, c.load_cert_chain, c, missing},
+        {"ENOENT", missing, c.load_cert_chain, c, cert, missing},
+        {"NO_START_LINE", "/dev/null", c.load_cert_chain, c, "/dev/null"},
+        {"KEY_VALUES_MISMATCH", certs.path "client.key", c.load_cert_chain, c, cert, certs.path "client.key"},
+        {"BAD_DECRYPT", key, c.load_cert_chain, c, cert, key, "wrong"},
+        {"BAD_PASSWORD_READ", key, c.load_cert_chain, c, cert, key},
+        {"ENOENT", missing, c.load_verify_locations, c, missing},
+        {"ENOENT", missing, c.load_verify_locations, c, {cafile = missing, capath = "/tmp"}},
+        {"INVALID_DIRECTORY", "", c.load_verify_locations, c, {cafile = cert, capath = ""}},
+        {"ENOENT", missing, c.load_dh_params, c, missing},
+        {"ENOENT", missing, ssl.create_default_context, {cafile = missing}},
+        {"ENOENT", missing, ssl.get_server_certificate, {"127.0.0.1", 1}, {ca_certs = missing}},
+        {"ENOENT", missing, ssl, support.keep(socket.socketpair()), missing, missing}} do
+      local e = fails(case[1], table.unpack(case, 3))
+      assert.equal(case[2], e.filename)
+      assert.matches(e.op .. " " .. case[2] .. ": " .. e.message, tostring(e), 1, true)
+    end
+    support.close_kept()
+  end)
+end)
+
+describe("an error of a context", function()
+  it("names the function that was called", function()
+    local c = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    for _, name in ipairs {"set_groups", "set_ecdh_curve", "set_ciphers", "set_ciphersuites"} do
+      local _, e = c["try_" .. name](c, "nonsense")
+      assert.equal(name, e.op)
+    end
   end)
 end)
 
