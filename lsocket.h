@@ -240,7 +240,7 @@ typedef struct lsock_Limits {
   int sockets; /* open at once in this state, 0: any number; EMFILE. Selectors, loops and lookups that wait count too.
                ** Implies LSOCK_NO_DESCRIPTORS */
   size_t
-      receive; /* bytes of one receive, one buffer, what a file holds; 0: any, else at least 512; argument error, ENOBUFS */
+      receive; /* bytes of one receive, one buffer, in a file or MemoryBIO; 0: any, else at least 512; argument error, ENOBUFS */
   unsigned flags;
 } lsock_Limits;
 

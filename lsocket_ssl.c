@@ -69,14 +69,18 @@ static void free_held(lsock_Ssl *st) {
   st->held_size = st->held_free = 0;
 }
 
+void lsock_ssl_charge(lua_State *L, size_t bytes) {
+  if (lua_gc(L, LUA_GCISRUNNING)) lua_gc(L, LUA_GCSTEP, (int)(bytes / 1024));
+}
+
 #define PACE 262144
 
 void lsock_ssl_pace(lua_State *L) {
   lsock_Ssl *st = lsock_ssl(L);
   size_t grown = st->queued - st->paced;
-  if (grown < PACE || !lua_gc(L, LUA_GCISRUNNING)) return;
+  if (grown < PACE) return;
   st->paced = st->queued;
-  lua_gc(L, LUA_GCSTEP, (int)(grown / 1024));
+  lsock_ssl_charge(L, grown);
 }
 
 void lsock_ssl_setmeta(lua_State *L, int meta) {

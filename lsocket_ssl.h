@@ -63,9 +63,11 @@ void lsock_ssl_pace(lua_State *L);
 /*
 ** What OpenSSL allocates for an object neither Lua's collector nor the host's allocator can see. So the object itself is
 ** larger by as much, roughly, for the collector to come in time and for the host's limit to bind. Those of sockets have
-** their descriptors' limit.
+** their descriptors' limit. Before one is made, lsock_ssl_charge makes the collector work for it once more: what has a
+** finalizer outlives one of its cycles, and counts as alive when it chooses the time of the next. Finalizers may run.
 */
 enum { TLS_COST_CTX = 13000, TLS_COST_OBJ = 16000, TLS_COST_SESSION = 2000 };
+void lsock_ssl_charge(lua_State *L, size_t bytes);
 
 /* Gives the userdata on top one of the metatables. */
 void lsock_ssl_setmeta(lua_State *L, int meta);

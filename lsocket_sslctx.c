@@ -155,6 +155,9 @@ static void on_keylog(const SSL *ssl, const char *line) {
 
 /* ---------------------------------------------------------------- making one */
 
+/* Kept at a server for clients without tickets: some KB each, at the peers' will. */
+#define SESSIONS 1024
+
 static void setup(lsock_Ctx *c) {
   SSL_CTX *x = c->ctx;
   X509_VERIFY_PARAM *param = SSL_CTX_get0_param(x);
@@ -165,6 +168,7 @@ static void setup(lsock_Ctx *c) {
   X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_TRUSTED_FIRST);
   SSL_CTX_set_alpn_select_cb(x, on_alpn, NULL);
   SSL_CTX_set_min_proto_version(x, TLS1_2_VERSION);
+  SSL_CTX_sess_set_cache_size(x, SESSIONS);
   c->host_flags = X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS;
   c->check_hostname = c->protocol == PROTOCOL_TLS_CLIENT;
   SSL_CTX_set_verify(x, c->check_hostname ? SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT : SSL_VERIFY_NONE, NULL);
@@ -174,7 +178,9 @@ lsock_Ctx *lsock_newctx(lua_State *L, int protocol) {
   const SSL_METHOD *m = protocol == PROTOCOL_TLS_CLIENT   ? TLS_client_method()
                         : protocol == PROTOCOL_TLS_SERVER ? TLS_server_method()
                                                           : TLS_method();
-  lsock_Ctx *c = lua_newuserdatauv(L, sizeof *c + TLS_COST_CTX, CTX_UV_COUNT);
+  lsock_Ctx *c;
+  lsock_ssl_charge(L, TLS_COST_CTX);
+  c = lua_newuserdatauv(L, sizeof *c + TLS_COST_CTX, CTX_UV_COUNT);
   memset(c, 0, sizeof *c);
   c->seal = LSOCK_SEAL(lsock_core(L), c, LSOCK_KIND_CONTEXT);
   c->protocol = protocol;
@@ -371,13 +377,13 @@ static int add_data(X509_STORE *store, const char *data, size_t len) {
 }
 
 /*
-** Certificates take up some four times their text, of which neither the collector nor the host's allocator knows. So the
+** Certificates take up some eight times their text, of which neither the collector nor the host's allocator knows. So the
 ** context keeps a userdata as large, which begin_load pushes, and end_load gives it if there are more certificates now.
 */
 static int begin_load(lua_State *L, const lsock_Ctx *c, const char *file, size_t len) {
   struct stat st;
   if (file && stat(file, &st) == 0 && S_ISREG(st.st_mode) && st.st_size < INT_MAX) len += (size_t)st.st_size;
-  lua_newuserdatauv(L, len < SIZE_MAX / 4 ? 4 * len : len, 1);
+  lua_newuserdatauv(L, len < SIZE_MAX / 8 ? 8 * len : len, 1);
   return sk_X509_OBJECT_num(X509_STORE_get0_objects(SSL_CTX_get_cert_store(c->ctx)));
 }
 

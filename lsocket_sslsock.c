@@ -211,11 +211,44 @@ static int wait_beside(lua_State *L, lsock_Op *op, const lsock_Tls *t, int out) 
   return out;
 }
 
+/*
+** The buffer of lsock_room is the core's for everybody, and a callback or a wake function may receive, which replaces it. So
+** it is taken out of the core while those may run; what their own receives needed instead goes.
+*/
+typedef struct Borrowed {
+  char *p;
+  size_t size;
+} Borrowed;
+
+static Borrowed borrow(lsock_Core *core, const char *buf) {
+  Borrowed b = {NULL, 0};
+  if (buf != core->scratch) return b;
+  b.p = core->scratch;
+  b.size = core->scratch_size;
+  core->scratch = NULL;
+  core->scratch_size = 0;
+  return b;
+}
+
+static void give_back(lua_State *L, lsock_Core *core, Borrowed b) {
+  if (!b.p) return;
+  if (core->scratch) {
+    void *ud;
+    lua_Alloc f = lua_getallocf(L, &ud);
+    f(ud, core->scratch, core->scratch_size, 0);
+  }
+  core->scratch = b.p;
+  core->scratch_size = b.size;
+}
+
 /* An attempt has made the handshake, or found out that the connection is over: who waits besides may not hear of it. */
 static void spread(lua_State *L, const lsock_Op *op) {
   int top = lua_gettop(L);
+  Borrowed b;
   luaL_checkstack(L, 8, "wake");
+  b = borrow(op->core, op->core->scratch); /* with what was received */
   (void)lsock_wake(L, op->self, op->s);
+  give_back(L, op->core, b);
   lua_settop(L, top);
 }
 
@@ -240,6 +273,7 @@ ssize_t lsock_tls_end(lua_State *L, lsock_Op *op, lsock_Tls *t, ssize_t done, in
   }
   if (op->s && (agreed != t->agreed || t->broken)) spread(L, op);
   if (done > 0) return done;
+  if (!t->ssl) return gone(op, ECANCELED, "socket was closed while waiting"); /* by the wake function */
   if (op->s && (out == LSOCK_READ || out == LSOCK_WRITE)) return wait_beside(L, op, t, out);
   return out == LSOCK_FAIL && t->broken ? tell_broken(L, op, t) : out;
 }
@@ -302,36 +336,6 @@ static void look_ahead(lsock_Op *op, lsock_Tls *t) {
   for (idle = 0; idle < IDLE_RECORDS && (t->has_ahead || t->received.p); idle++)
     if (t->doomed || SSL_pending(t->ssl) > 0 || SSL_peek_ex(t->ssl, &byte, 1, &got) || !was_idle(t, outcome(op, t, 0)))
       break;
-}
-
-/*
-** The buffer of lsock_room is the core's for everybody, and a callback of OpenSSL's may receive, which replaces it. So it is
-** taken out of the core while OpenSSL has it; what a callback's own receives needed instead goes.
-*/
-typedef struct Borrowed {
-  char *p;
-  size_t size;
-} Borrowed;
-
-static Borrowed borrow(lsock_Core *core, const char *buf) {
-  Borrowed b = {NULL, 0};
-  if (buf != core->scratch) return b;
-  b.p = core->scratch;
-  b.size = core->scratch_size;
-  core->scratch = NULL;
-  core->scratch_size = 0;
-  return b;
-}
-
-static void give_back(lua_State *L, lsock_Core *core, Borrowed b) {
-  if (!b.p) return;
-  if (core->scratch) {
-    void *ud;
-    lua_Alloc f = lua_getallocf(L, &ud);
-    f(ud, core->scratch, core->scratch_size, 0);
-  }
-  core->scratch = b.p;
-  core->scratch_size = b.size;
 }
 
 ssize_t lsock_tls_read(lua_State *L, lsock_Op *op, lsock_Tls *t, char *buf, size_t n, int peek) {
@@ -534,8 +538,11 @@ static const lsock_Transport transport = {tr_receive,  tr_transmit, tr_shutdown,
 
 /* Pushes a closed TLS socket. */
 static lsock_Sock *new_sock(lua_State *L, const lsock_Wrap *w, int arg, int *ok) {
-  lsock_Sock *s = lsock_newsockuv(L, lsock_core(L), sizeof(lsock_TlsSock), TLS_UV_COUNT);
-  lsock_Tls *t = &((lsock_TlsSock *)s)->t;
+  lsock_Sock *s;
+  lsock_Tls *t;
+  lsock_ssl_charge(L, TLS_COST_OBJ);
+  s = lsock_newsockuv(L, lsock_core(L), sizeof(lsock_TlsSock), TLS_UV_COUNT);
+  t = &((lsock_TlsSock *)s)->t;
   s->trdata = t;
   init(L, t, w, TLS_META_SOCK);
   *ok = start(L, t, w, arg) && lsock_tls_attach(t);
@@ -853,8 +860,10 @@ const lsock_Reg lsock_stream_methods[] = {{"!do_handshake", tls_do_handshake},
 
 /* Pushes a new SSLObject over two MemoryBIOs; what the C function returns. */
 int lsock_wrap_bio(lua_State *L, const lsock_Wrap *w, int in, int out) {
-  lsock_Tls *t = lua_newuserdatauv(L, sizeof *t + TLS_COST_OBJ, TLS_UV_COUNT);
+  lsock_Tls *t;
   BIO *i, *o;
+  lsock_ssl_charge(L, TLS_COST_OBJ);
+  t = lua_newuserdatauv(L, sizeof *t + TLS_COST_OBJ, TLS_UV_COUNT);
   memset(t, 0, sizeof *t);
   t->seal = LSOCK_SEAL(lsock_core(L), t, LSOCK_KIND_TLS);
   init(L, t, w, TLS_META_OBJ);

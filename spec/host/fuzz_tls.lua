@@ -1,8 +1,8 @@
--- TLS peers as nobody should be: a relay between two ends of this library splits their bytes, delays, reorders, repeats
--- and drops records, changes them, adds rubbish, cuts the connection; or one end is no TLS at all. Meanwhile callbacks
--- (sni, psk, password) and finalizers meddle with the very connections they run for. Errors are the expected outcome;
--- what it looks for is a crash, a sanitizer's report, a hang, lost descriptors and, where the relay only splits and
--- delays, a handshake that fails or bytes that differ.
+-- TLS peers as nobody should be: a relay between two ends of this library splits their bytes, delays, reorders,
+-- repeats and drops records, changes them, adds rubbish, cuts the connection; or one end is no TLS at all. Meanwhile
+-- callbacks (sni, psk, password), wake functions and finalizers meddle with the very connections they run for. Errors
+-- are the expected outcome; what it looks for is a crash, a sanitizer's report, a hang, lost descriptors and, where the
+-- relay only splits and delays, a handshake that fails or bytes that differ.
 --
 --   lua5.4 spec/host/fuzz_tls.lua [first seed [seeds [rounds]]]     (LSOCKET_LUA: the Lua of the children)
 --
@@ -17,14 +17,15 @@ if not os.getenv "FUZZ_CHILD" then
   local dir = os.tmpname()
   assert(os.execute(([[
     rm -f %s && mkdir -m 700 %s && cd %s && exec >/dev/null 2>&1
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout ca.key -out ca.pem -subj /CN=Root -days 9 &&
+    make() { openssl req -x509 -days 9 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes "$@"; }
+    make -keyout ca.key -out ca.pem -subj /CN=Root &&
     for n in server client; do
-      openssl req -x509 -CA ca.pem -CAkey ca.key -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout $n.key \
-        -out $n.pem -subj /CN=localhost -addext subjectAltName=DNS:localhost -addext basicConstraints=CA:FALSE -days 9
+      make -CA ca.pem -CAkey ca.key -keyout $n.key -out $n.pem -subj /CN=localhost \
+        -addext subjectAltName=DNS:localhost -addext basicConstraints=CA:FALSE
     done && openssl ec -in server.key -aes128 -passout pass:secret -out locked.key]]):format(dir, dir, dir)))
   local failed = 0
   for seed = first, first + seeds - 1 do
-    local command = ("d=$(mktemp -d) && cd $d && FUZZ_CHILD=1 FUZZ_CERTS=%s timeout -s ABRT 120 %s %s %d 1 %d </dev/null; "
+    local command = ("d=$(mktemp -d) && cd $d && FUZZ_CHILD=1 FUZZ_CERTS=%s timeout 120 %s %s %d 1 %d </dev/null; "
       .. "s=$?; cd / && rm -rf $d; exit $s"):format(dir, program, script, seed, rounds)
     local ok, _, status = os.execute(command)
     if not ok then
@@ -168,7 +169,7 @@ local CHANGES = {
   function(r) return r:sub(1, 3) .. (">I2"):pack(random(0, 65535)) .. r:sub(6) end,
   function(r) return r:sub(1, 3) .. (">s2"):pack(r:sub(6) .. rubbish(random(300))) end,
   function(r) return #seen > 0 and one(seen) .. r or r end,
-  function(r) return "\x15\x03\x03\0\2" .. string.char(random(2), random(0, 120)) .. r end, -- an alert
+  function(r) return "\x15\3\3\0\2" .. string.char(random(2), random(0, 120)) .. r end, -- an alert
   function(r) return "\x14\x03\x03\0\1\1" .. r end,                                         -- CCS
   function(r) return ("\x17\x03\x03\0\0"):rep(random(40)) .. r end,                         -- records of nothing
   function(r) -- a message in records of one byte
@@ -176,12 +177,12 @@ local CHANGES = {
   end,
 }
 
--- One direction: take(n) gives bytes, nil for none now, false at the end; give(bytes) passes them on and says how many it took.
--- A step moves something; true if it did.
+-- One direction: take(n) gives bytes, nil for none now, false at the end; give(bytes) passes them on and says how many
+-- it took. A step moves something; true if it did.
 local function direction(take, give, stop)
   local waiting, out, ended, wild = "", "", false, not calm and one {2, 8, 30, 1000} or math.huge
   local pace = one {1, 7, 100, 20000, 20000}
-  local held
+  local held, moved = nil, 0
   return function()
     if out == "" and not ended then
       local got = take(20000)
@@ -218,6 +219,8 @@ local function direction(take, give, stop)
     end
     local n = give(out:sub(1, random(pace)))
     out = out:sub(n + 1)
+    moved = moved + n
+    if moved > 3000 and pace < 100 then pace = 20000 end
     return n > 0
   end
 end
@@ -322,7 +325,7 @@ local ACTS = {
   function() collectgarbage(one {"collect", "step"}) end,
   function() error("meddled", 0) end,
   function() error {} end,
-  function() local c = contexts[1] local x = c:wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), {server_side = true}) keep(x) end,
+  function() keep(one(contexts):wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), {server_side = true})) end,
   function(_, where) if where ~= "relay" and coroutine.isyieldable() then coroutine.yield() end end,
   function() socket.sleep(0) end,
 }
@@ -424,9 +427,10 @@ local function in_loop(ends, steps)
       meddle "relay"
     end
     if calm and left > 0 then error "nothing moves any more" end
-    for _, t in ipairs(tasks) do
-      t:cancel()
-      pcall(t.join, t, 1)
+    for _ = 1, 100 do -- what catches its end and goes on is told again
+      if left == 0 then break end
+      for _, t in ipairs(tasks) do t:cancel() end
+      socket.sleep(0)
     end
   end)
 end
@@ -438,7 +442,7 @@ local function in_hook(ends, steps)
   socket.setwaithook(function(_, _, seconds)
     coroutine.yield(seconds)
     return not chance(50) or calm
-  end)
+  end, function(s) meddle("wake", s) end)
   while #alive > 0 and idle < 60 do
     local moved = false
     for _, step in ipairs(steps) do moved = step() or moved end
@@ -486,7 +490,7 @@ local function over_sockets(client, server, plain_end)
   local b, b2 = socket.socketpair()
   for _, s in ipairs {a2, b2} do s:settimeout(0) end
   local way = calm and one {in_loop, in_hook} or one {in_loop, in_hook, in_turns}
-  local timeout = way == in_turns and one {0, 0, 0.0005} or one {nil, 5}
+  local timeout = way == in_turns and one {0, 0, 0.0005} or calm and 60 or 0.3
   a:settimeout(timeout)
   b:settimeout(timeout)
   local late = {do_handshake_on_connect = false, suppress_ragged_eofs = chance(2)}
@@ -514,7 +518,8 @@ local function over_sockets(client, server, plain_end)
     if x == a or x == b then
       return function()
         for _ = 1, random(10) do
-          x:sendall(one {#seen > 0 and one(seen) or "", rubbish(random(100)), "\x16\x03\1\2\0\1\0\1\xfc\3\3", "GET / HTTP/1.0\r\n\r\n"})
+          x:sendall(one {#seen > 0 and one(seen) or "", rubbish(random(100)), "\x16\3\1\2\0\1\0\1\xfc\3\3",
+            "GET / HTTP/1.0\r\n\r\n"})
           x:recv(100)
         end
         x:close()
@@ -540,6 +545,9 @@ local function over_sockets(client, server, plain_end)
     end
   end
   local ends = {work(c, true), work(s, false)}
+  if not calm and way ~= in_turns and chance(2) then -- several at once
+    for _ = 1, random(3) do ends[#ends + 1] = work(one {c, s}, false) end
+  end
   local steps = {direction(of_socket(a2, b2)), direction(of_socket(b2, a2))}
   local ok, e = pcall(way, ends, steps)
   for _, x in ipairs {a2, b2} do x:close() end
@@ -601,7 +609,7 @@ end
 
 local before = descriptors()
 local client, server
-for i = 1, rounds do
+local function round(i)
   if i % 6 == 1 then
     local version, keyed = one {"TLSv1_2", "TLSv1_3"}, chance(3)
     local ok, e = pcall(function()
@@ -620,6 +628,7 @@ for i = 1, rounds do
     os.exit(4)
   end
 end
+for i = 1, rounds do round(i) end
 -- What is left is garbage now.
 calm, client, server, live, contexts, seen, pairs_of = true, nil, nil, {}, {}, {}, {}
 for _ = 1, 8 do collectgarbage() end

@@ -9,6 +9,7 @@
 **   -l N:N:N  limits: sockets, bytes of a receive, flags
 **   -d        without the library debug    -p  without package, io and os    -t  socket.ssl preloaded
 **   -L        with host.asked(): what the policy was asked    -w  warnings are shown
+**   -m N      at most so many bytes for the state, with host.used(): how many there are
 **
 ** The script finds the functions of lsocket.h in a table `host`.
 */
@@ -36,6 +37,7 @@ typedef struct Host {
   int use_rules, log;
   char asked[65536];
   size_t used;
+  size_t bytes, most; /* allocated; 0: any number */
 } Host;
 
 static void note(Host *h, const char *op, const struct sockaddr *sa, socklen_t len, int family, int type, int proto,
@@ -65,6 +67,11 @@ static int policy(void *ud, const char *op, const struct sockaddr *sa, socklen_t
 
 static Host *self(lua_State *L) {
   return lua_touserdata(L, lua_upvalueindex(1));
+}
+
+static int host_used(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)self(L)->bytes);
+  return 1;
 }
 
 static int host_asked(lua_State *L) {
@@ -172,11 +179,28 @@ static int host_bytes(lua_State *L) {
   return 1;
 }
 
-static const luaL_Reg functions[] = {{"asked", host_asked},   {"bytes", host_bytes},     {"classify", host_classify},
-                                     {"count", host_count},   {"detach", host_detach},   {"error", host_error},
-                                     {"fileno", host_fileno}, {"pair", host_pair},       {"pipe", host_pipe},
-                                     {"push", host_push},     {"raise", host_raise},     {"rule", host_rule},
-                                     {"test", host_test},     {"version", host_version}, {NULL, NULL}};
+static const luaL_Reg functions[] = {
+    {"asked", host_asked},   {"bytes", host_bytes}, {"classify", host_classify}, {"count", host_count},
+    {"detach", host_detach}, {"error", host_error}, {"fileno", host_fileno},     {"pair", host_pair},
+    {"pipe", host_pipe},     {"push", host_push},   {"raise", host_raise},       {"rule", host_rule},
+    {"test", host_test},     {"used", host_used},   {"version", host_version},   {NULL, NULL}};
+
+/* ---------------------------------------------------------------- memory */
+
+static void *allocate(void *ud, void *p, size_t was, size_t size) {
+  Host *h = ud;
+  void *n;
+  if (!p) was = 0;
+  if (size == 0) {
+    free(p);
+    h->bytes -= was;
+    return NULL;
+  }
+  if (h->most && size > was && h->bytes - was + size > h->most) return NULL;
+  n = realloc(p, size);
+  if (n) h->bytes += size - was;
+  return n;
+}
 
 /* ---------------------------------------------------------------- the program */
 
@@ -220,11 +244,11 @@ int main(int argc, char **argv) {
   lsock_Limits limits = {0};
   int debug = 1, all = 1, tls = 0, set = 0, limited = 0, c, i, status;
   char *rest;
-  lua_State *L = luaL_newstate();
+  lua_State *L = lua_newstate(allocate, &h);
   if (!L) return 2;
   h.rules.connect = h.connect;
   h.rules.bind = h.bind;
-  while ((c = getopt(argc, argv, "+rc:b:ufn:al:dptLw")) != -1) switch (c) {
+  while ((c = getopt(argc, argv, "+rc:b:ufn:al:m:dptLw")) != -1) switch (c) {
       case 'r': h.use_rules = set = 1; break;
       case 'c': add_rule(h.connect, &h.rules.nconnect, optarg); break;
       case 'b': add_rule(h.bind, &h.rules.nbind, optarg); break;
@@ -241,6 +265,7 @@ int main(int argc, char **argv) {
         limits.flags = (unsigned)strtoul(rest + 1, NULL, 10);
         limited = 1;
         break;
+      case 'm': h.most = strtoul(optarg, NULL, 10); break;
       case 'd': debug = 0; break;
       case 'p': all = 0; break;
       case 't': tls = 1; break;
