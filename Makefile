@@ -87,7 +87,7 @@ CPPFLAGS   += $(TLS_CFLAGS)
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: static shared pc install-host spec-hosts embed-example all tls demo test check bench coverage sanitize tsan helgrind valgrind format install \
-	uninstall clean help kqueue specs objects host allocfail allocfail-host asan-lua fuzz fuzz-tls fuzz-reentry core-sources core-flags
+	uninstall clean help kqueue specs objects host allocfail allocfail-host asan-lua fuzz fuzz-tls fuzz-reentry core-sources core-flags FORCE
 # A person's own Lua settings must not reach the specs.
 unexport LUA_PATH_5_4 LUA_CPATH_5_4 LUA_INIT LUA_INIT_5_4
 
@@ -102,28 +102,45 @@ tls:
 	@echo 'socket/ssl.so is not built: OpenSSL 3 is not installed (on Debian: libssl-dev)'
 endif
 
-$(TLS): $(TLS_OBJ)
+# What objects are made with: the compiler, flags, and which of the headers are there that sources ask for by
+# __has_include. The file changes when that changes, and everything is made anew. Headers that objects were made with
+# are their prerequisites, the system's too. `make install` takes what was built, whatever its own flags.
+WITH := $(CFLAGS) $(CPPFLAGS)
+WITH_FILE = $(BUILD)/with
+ASKED_FOR = cat *.c *.h | grep -o '__has_include(<[^>]*>)' | sort -u | \
+	sed 's/__has_include(<\(.*\)>)/\#if &\n"\1"\n\#endif/'
+$(WITH_FILE): FORCE
+	@mkdir -p $(@D)
+	@{ $(CC) --version | head -n 1; printf '%s\n' '$(CC) $(WARN) $(WERROR) $(WITH) $(LUA_CFLAGS)' \
+		'$(UNWIND) $(LDFLAGS) $(TLS_LIBS)'; $(ASKED_FOR) | $(CC) $(LUA_CFLAGS) $(WITH) -E -P -x c - | grep '^"'; } >$@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+FORCE:
+ifeq ($(filter-out install install-host,$(or $(MAKECMDGOALS),all)),)
+WITH_FILE =
+endif
+
+$(TLS): $(TLS_OBJ) $(WITH_FILE)
 	@mkdir -p $(@D)
 	$(CC) $(LIBFLAG) $(CFLAGS) $(LDFLAGS) -o $@ $(TLS_OBJ) $(TLS_LIBS)
 
-$(SO): $(OBJ)
+$(SO): $(OBJ) $(WITH_FILE)
 	$(CC) $(LIBFLAG) $(CFLAGS) $(RELR) $(LDFLAGS) -o $@ $(OBJ) $(LIBS)
 
 define COMPILE
 @mkdir -p $(@D)
-$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) -fPIC -fvisibility=hidden -pthread -MMD -MP \
+$(CC) -std=c11 $(WARN) $(WERROR) $(CFLAGS) -fPIC -fvisibility=hidden -pthread -MD -MP \
 	$(LUA_CFLAGS) $(CPPFLAGS) -c -o $@ $<
 endef
-$(BUILD)/%.o: %.c Makefile
+$(BUILD)/%.o: %.c Makefile $(WITH_FILE)
 	$(COMPILE)
-$(BUILD)/host/%.o: %.c Makefile
+$(BUILD)/host/%.o: %.c Makefile $(WITH_FILE)
 	$(COMPILE)
 
 $(BUILD)/lsocket_lua.c: tools/embedlua.lua $(wildcard socket/*.lua)
 	@mkdir -p $(@D)
 	$(LUA) tools/embedlua.lua >$@
 $(BUILD)/host/lsocket_lua.o: CPPFLAGS += -I.
-$(BUILD)/host/lsocket_lua.o: $(BUILD)/lsocket_lua.c Makefile
+$(BUILD)/host/lsocket_lua.o: $(BUILD)/lsocket_lua.c Makefile $(WITH_FILE)
 	$(COMPILE)
 
 objects: $(OBJ) $(if $(HAVE_TLS),$(TLS_OBJ))

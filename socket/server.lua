@@ -192,7 +192,7 @@ local BaseServer = Object:extend {
 M.BaseServer = BaseServer
 
 -- Attributes that are nil by default.
-local OPTIONAL = {timeout = true, idle_timeout = true, ssl_context = true, bind_and_activate = true}
+local OPTIONAL = {timeout = true, idle_timeout = true, ssl_context = true, bind_and_activate = true, socket = true}
 
 function BaseServer:init(server_address, handler, options)
   local meta = getmetatable(handler)
@@ -303,12 +303,21 @@ local function bind_and_activate(self)
   self:server_activate()
 end
 
+-- A socket that somebody else has bound, the service manager, say, and that may be listening already.
+local function adopt(self, s)
+  if s.type ~= self.socket_type then usage("the option 'socket' is no socket of a %s's type", getmetatable(self).__name) end
+  self.address_family = s.family
+  self.server_address = s:getsockname()
+  return s
+end
+
 -- The last argument: false not to bind yet, or a table of options.
 function TCPServer:init(server_address, handler, options)
   BaseServer.init(self, server_address, handler, options)
-  self.socket = socket.socket(self.address_family, self.socket_type)
+  local given = self.socket
+  self.socket = given and adopt(self, given) or socket.socket(self.address_family, self.socket_type)
   if options == false or self.bind_and_activate == false then return end
-  local ok, e = pcall(bind_and_activate, self)
+  local ok, e = pcall(given and self.server_activate or bind_and_activate, self)
   if not ok then
     self:server_close()
     error(e, 0)
@@ -323,7 +332,12 @@ function TCPServer:server_bind()
 end
 
 -- A connection may be gone again when it is to be accepted, so that must not wait.
-function TCPServer:server_activate() self.socket:listen(self.request_queue_size):settimeout(0) end
+function TCPServer:server_activate()
+  if self.socket:getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 0 then
+    self.socket:listen(self.request_queue_size)
+  end
+  self.socket:settimeout(0)
+end
 
 function TCPServer:get_request() return self.socket:accept() end
 
@@ -648,8 +662,9 @@ function DatagramRequestHandler:setup()
   self.wfile = setmetatable({}, PacketWriter)
 end
 
+-- A client without a name, as those of Unix sockets may be, cannot be answered.
 function DatagramRequestHandler:finish()
-  if #self.wfile > 0 then self.socket:sendto(table.concat(self.wfile), self.client_address) end
+  if #self.wfile > 0 and (self.client_address or "") ~= "" then self.socket:sendto(table.concat(self.wfile), self.client_address) end
 end
 
 return M
