@@ -57,12 +57,12 @@ UNWIND = no
 NO_UNWIND = $(if $(filter yes,$(UNWIND)),,-fno-asynchronous-unwind-tables)
 ifeq ($(origin CFLAGS),undefined)
 CFLAGS = -O2
-FAST = -O2 -fno-plt
+FAST = -O2 -fno-plt $(if $(filter gcc,$(KIND)),-falign-functions=1 -falign-jumps=1 -falign-loops=1)
 SPEED = $(if $(filter lsocket_ssl% lsocket_x509,$(*F)),-O2,$(if $(filter $(HOT),$(*F)),$(FAST),$(SMALL)))
 $(BUILD)/%.o: CFLAGS = $(SPEED) $(if $(filter lsocket_ssl% lsocket_x509,$(*F)),,$(NO_UNWIND))
 $(BUILD)/host/%.o: CFLAGS = $(SPEED)
 # What the compiler and the C library are. Relocations in a short form want a new one of these (ld(1)), and gcc -Os saves
-# registers around calls that are smaller saved once (700 bytes).
+# registers around calls that are smaller saved once (700 bytes). What is fast is not aligned (700 bytes).
 KIND := $(shell printf '\043include <limits.h>\n__GLIBC__ __GLIBC_MINOR__ __GNUC__ __clang__\n' | $(CC) -E -P -x c - 2>/dev/null | \
 	awk 'END { if ($$1 == 2 && $$2 >= 36) print "relr"; if ($$3 + 0 && $$4 == "__clang__") print "gcc" }')
 SMALL = -Os $(if $(filter gcc,$(KIND)),-fno-caller-saves)
