@@ -87,7 +87,7 @@ CPPFLAGS   += $(TLS_CFLAGS)
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: static shared pc install-host spec-hosts embed-example all tls demo test check bench coverage sanitize tsan helgrind valgrind format install \
-	uninstall clean help kqueue specs objects host allocfail allocfail-host asan-lua fuzz fuzz-tls fuzz-reentry core-sources core-flags FORCE
+	uninstall clean help kqueue specs objects host allocfail allocfail-host asan-lua fuzz fuzz-tls fuzz-reentry core-sources core-flags FORCE m32 apicheck
 # A person's own Lua settings must not reach the specs.
 unexport LUA_PATH_5_4 LUA_CPATH_5_4 LUA_INIT LUA_INIT_5_4
 
@@ -268,6 +268,31 @@ sanitize: asan-lua ## run the specs once under AddressSanitizer and UBSan
 	@ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	LSAN_OPTIONS='suppressions=$(CURDIR)/spec/host/lsan.txt:print_suppressions=0' \
 	LSOCKET_SANITIZED=1 $(call variant,asan) SPEC_LUA='$(CURDIR)/build/asan/lua' specs
+
+# With pointers of 32 bits: Debian's packages for i386, unpacked into build/i386. pkg-config finds those.
+I386 = $(CURDIR)/build/i386/root/usr
+m32 = PKG_CONFIG_LIBDIR='$(I386)/lib/i386-linux-gnu/pkgconfig' PKG_CONFIG_SYSROOT_DIR='$(I386:/usr=)' \
+	$(call variant,m32,gcc -m32 -idirafter /usr/include/$(shell gcc -print-multiarch) -I$(I386)/include \
+	-I$(I386)/include/i386-linux-gnu -L$(I386)/lib/i386-linux-gnu,-O1 -g -DLSOCK_CHECKED)
+m32: ## run the specs with 32-bit pointers
+	$(bootstrap) build test m32
+	@$(m32) -s all spec-hosts
+	@ln -sf $(I386)/lib/i386-linux-gnu/lua/5.4/lfs.so build/m32/
+	@$(m32) SPEC_LUA='$(CURDIR)/build/i386/lua' specs
+
+# With a Lua that checks how C code uses it, where the usual one crashes later or not at all.
+CHECKED = build/lua-source/lua/src
+API_SPEC = spec/regress spec/io_spec.lua spec/file_spec.lua spec/connect_spec.lua spec/resolve_spec.lua spec/msg_spec.lua \
+	spec/buf_spec.lua spec/select_spec.lua spec/loop_spec.lua spec/reactor_spec.lua spec/task_spec.lua spec/wait_hook_spec.lua \
+	spec/server_spec.lua spec/sslsock_spec.lua spec/sslctx_spec.lua spec/x509_spec.lua spec/err_spec.lua spec/addr_spec.lua
+apicheck: ## run specs of each area with a Lua that checks how its functions are called
+	$(bootstrap) build test apicheck
+	@test -x $(CHECKED)/lua || { cd $(CHECKED) && ls *.c | grep -v luac.c | xargs -P 4 -n 6 \
+		gcc -O1 -DLUA_USE_LINUX -DLUA_USE_APICHECK -DLUAI_ASSERT -c && ar rcs liblua.a l[!u]*.o lu[!a]*.o && \
+		gcc -o lua *.o -Wl,-E -lm -ldl; }
+	@$(call variant,api,gcc,-O1 -g -DLSOCK_CHECKED) LUA_CFLAGS='-I$(CURDIR)/$(CHECKED)' LUA_LIBS='-Wl,-z,muldefs $(CURDIR)/$(CHECKED)/liblua.a' -s \
+		all spec-hosts
+	@$(call variant,api) SPEC_LUA='$(CURDIR)/$(CHECKED)/lua' SPEC='$(API_SPEC)' specs
 
 # As root: each seed runs in a network namespace of its own. See spec/host/fuzz.lua.
 FIRST = 1

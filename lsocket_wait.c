@@ -114,7 +114,7 @@ LSOCK_RARE int lsock_settimeout(lsock_Sock *s, int64_t ns) {
   int d;
   s->timeout = ns;
   if (s->fd == LSOCK_NOFD) return 0;
-  if (ns <= 0 && lsock_mode(s, ns == 0) < 0) return -1;
+  if (ns <= 0 && lsock_mode(s, ns == 0) < 0 && errno == EBADF) return -1; /* others may have no such mode */
   if (ns >= 0) return 0;
   for (d = LSOCK_RD; d <= LSOCK_WR; d++)
     if (s->kernel[d] && lsock_plat_kernel_timeout(s->fd, d, 0) == 0) s->kernel[d] = 0;

@@ -670,7 +670,7 @@ describe("wrong arguments:", function()
     local fd = a:fileno()
     socket.close(fd)
     for _, t in ipairs {false, 5, 0} do
-      a:settimeout(t or nil)
+      a:try_settimeout(t or nil) -- EBADF too, where it has to change the mode
       assert.equal("Bad file descriptor", fails("EBADF", a.recv, a, 1).message)
       fails("EBADF", a.sendall, a, "x")
     end

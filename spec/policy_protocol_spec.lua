@@ -75,6 +75,27 @@ describe("a policy is told the protocol", function()
     ]]
   end)
 
+  it("and an address without a family is no way around the rules", function() -- AF_UNSPEC: the kernel's IPv4
+    rules [[
+      local raw = string.pack(">I2", good + 1) .. socket.inet_aton "127.0.0.1" .. ("\0"):rep(8)
+      for _, type in ipairs {STREAM, DGRAM} do
+        local s = socket.socket(INET, type)
+        for _, address in ipairs {{0, raw}, {0, ("\0"):rep(14)}, {family = 0, raw}} do
+          assert(not pcall(s.connect, s, address))
+          assert(not pcall(s.bind, s, address))
+          assert(not pcall(s.sendto, s, "x", address))
+          assert(not pcall(s.sendmsg, s, "x", nil, 0, address))
+        end
+        refused(socket.socket, 0, type)
+      end
+      local u = socket.socket(INET, DGRAM):connect {"127.0.0.1", good}
+      u:disconnect()
+      refused(u.connect, u, {"127.0.0.1", good + 1})
+      refused(u.sendto, u, "x", {"127.0.0.1", good + 1})
+      assert(not pcall(u.send, u, "x"))
+    ]]
+  end)
+
   it("as what the system will take, where a script leaves it open", function()
     holds("-a -L", [[
       local function asked(f, ...)

@@ -11,8 +11,12 @@ LUA=${LUA:-lua5.4}
 # nginx is for `make demo`, and is not installed: only its program is taken out of Debian's package, into build/, so
 # that no service is started, no user made and no file written elsewhere. `make clean` removes it.
 #
+# The group `m32` runs the specs with pointers of 32 bits. Only the compiler's files for that are installed; Lua, its
+# modules and OpenSSL for i386 are unpacked into build/i386, so that the machine gets no second architecture.
+#
 # Every need in one place: group, how to see that it is there, Debian package.
 #   cmd:a|b  one of these programs    hdr:f  a C header    file:f  a file    lua:m  a module of $LUA
+#   m32:     the compiler makes programs for i386
 #   lua51:m  the same, or a module in Lua where Debian has those of 5.1
 #   dev:     the headers of Lua, through pkg-config unless LUA_CFLAGS is set
 needs='
@@ -52,6 +56,9 @@ check     cmd:g++             g++
 check     cmd:luacheck        lua-check
 check     cmd:luarocks        luarocks
 check     cmd:size            binutils
+check     m32:                gcc-${GCC}-multilib
+m32       m32:                gcc-${GCC}-multilib
+apicheck  cmd:dpkg-source     dpkg-dev
 peers     cmd:redis-server    redis-server
 peers     cmd:nginx           nginx
 coverage  cmd:gcc             gcc
@@ -79,6 +86,7 @@ present() {
       done
       return 1 ;;
     file:*) [ -e "${1#file:}" ] ;;
+    m32:*) echo 'int main(void) { return 0; }' | gcc -m32 -x c - -o /dev/null 2>/dev/null ;;
     hdr:*)
       [ -e "/usr/include/${1#hdr:}" ] ||
         echo "#include <${1#hdr:}>" | ${CC:-cc} -E - >/dev/null 2>&1 ;;
@@ -101,6 +109,7 @@ look() {
     case " $groups " in *" ${group:-none} "*) ;; *) continue ;; esac
     case $probe in *'$'*) eval "probe=\"$probe\"" ;; esac
     present "$probe" && continue
+    case $package in *'$'*) GCC=$(gcc -dumpversion | cut -d. -f1) && eval "package=\"$package\"" ;; esac
     case " $packages " in *" $package "*) continue ;; esac
     packages="$packages $package" wants="$wants ${probe#*:}"
   done <<END
@@ -135,13 +144,62 @@ want_nginx() {
   rm -rf build/unpack
 }
 
+# What is kept in build/i386: programs and libraries of the packages for i386, and a `lua` that runs with them. Needs no
+# rights: apt-get works with lists of its own.
+i386_packages='lua5.4 liblua5.4-0 liblua5.4-dev libssl3 libssl-dev lua-filesystem lua-term lua-system lua-luv
+lua-cqueues lua-socket libuv1 libreadline8 libtinfo6'
+
+unpack_i386() (
+  mkdir -p build/i386/lists/partial build/i386/cache/archives/partial && cd build/i386 || exit
+  get="timeout 200 apt-get -q -o APT::Architecture=i386 -o APT::Architectures::=i386 -o Dir::State::lists=$PWD/lists
+    -o Dir::Cache=$PWD/cache -o Dir::State::status=/dev/null -o Acquire::Languages=none -o Acquire::Retries=1"
+  $get update </dev/null
+  $get download $i386_packages </dev/null || exit
+  for package in *.deb; do dpkg-deb -x "$package" root || exit; done
+  rm -rf lists cache ./*.deb
+  libraries=$PWD/root/usr/lib/i386-linux-gnu
+  cat >lua <<END
+#!/bin/sh
+LD_LIBRARY_PATH='$libraries:$PWD/root/lib/i386-linux-gnu' \\
+LUA_CPATH="\${LUA_CPATH:-;;};$libraries/lua/5.4/?.so" exec '$PWD/root/usr/bin/lua5.4' "\$@"
+END
+  chmod +x lua && ./lua -e 'require "lfs"'
+) >build/i386.log 2>&1
+
+# Debian's source of Lua, in build/lua-source: to build one that checks how C code uses it.
+unpack_lua() (
+  mkdir -p build/lua-source/lists/partial && cd build/lua-source || exit
+  get="timeout 200 apt-get -q -o Dir::State::lists=$PWD/lists -o Dir::Etc::SourceList=$PWD/sources.list
+    -o Dir::Etc::SourceParts=/dev/null -o Acquire::Languages=none -o Acquire::Retries=1"
+  apt-get indextargets --format 'deb-src $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' | sort -u >sources.list
+  $get update </dev/null
+  $get --download-only source lua5.4 </dev/null && dpkg-source --no-check -x lua5.4_*.dsc lua && rm -rf lists
+) >build/lua-source.log 2>&1
+
+# want folder/file function words: what a group wants there.
+want() {
+  [ -e "build/$1" ] && return
+  echo "bootstrap: $3, into build/ ..."
+  mkdir -p build
+  "$2" && return
+  rm -rf "build/${1%%/*}"
+  echo "bootstrap: that did not work, see build/${1%%/*}.log" >&2
+  exit 1
+}
+
+want_unpacked() {
+  want_nginx
+  case " $groups " in *' m32 '*) want i386/lua unpack_i386 "unpacking Lua and OpenSSL for i386" ;; esac
+  case " $groups " in *' apicheck '*) want lua-source/lua unpack_lua "unpacking the source of Lua" ;; esac
+}
+
 groups=$*
 cd "$(dirname "$0")/.."
 case " $groups " in
-  "  ") echo "usage: sh tools/bootstrap.sh group... (build demo test check coverage valgrind bench)" >&2; exit 2 ;;
+  "  ") echo "usage: sh tools/bootstrap.sh group... (build demo test check m32 apicheck coverage valgrind bench)" >&2; exit 2 ;;
 esac
 look
-[ -z "$packages" ] && { want_nginx; exit; }
+[ -z "$packages" ] && { want_unpacked; exit; }
 
 if ! command -v apt-get >/dev/null 2>&1; then
   echo "This machine lacks some of what is needed here, and has no apt-get. Please install:" >&2
@@ -176,5 +234,5 @@ if [ -n "$packages" ]; then
   echo "bootstrap: still missing after installation:$wants" >&2
   exit 1
 fi
-want_nginx
+want_unpacked
 echo "bootstrap: done"

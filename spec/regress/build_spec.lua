@@ -17,7 +17,7 @@ describe("make", function()
 
   -- Is the object compiled by a make with these settings?
   local function compiles(settings)
-    local text, status = support.output(("env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL C_INCLUDE_PATH=%s/include " ..
+    local text, status = support.output(("env -i PATH=\"$PATH\" C_INCLUDE_PATH=%s/include " ..
       "make -C %s BUILD=%s %s %s"):format(folder, h.quote(h.root), folder, settings or "", object))
     assert.equal(0, status, text)
     return text:find(" -c ", 1, true) ~= nil
