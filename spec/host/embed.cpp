@@ -7,7 +7,7 @@
 
 #include "lsocket.h"
 
-static int refuse_all(void *, const char *, const struct sockaddr *, socklen_t, int, int) {
+static int refuse_all(void *, const char *, const struct sockaddr *, socklen_t, int, int, int) {
   return 0;
 }
 
