@@ -66,7 +66,7 @@ static int in_set(lua_State *L, lsock_Core *core, lsock_fd fd) {
 
 void lsock_hold(lua_State *L, lsock_fd fd) {
   lsock_Core *core = lsock_core(L);
-  if (in_set(L, core, fd)) core->held[fd / 8] |= (unsigned char)(1 << fd % 8);
+  if (in_set(L, core, fd)) core->held[fd / 8] |= (unsigned char)(1u << (unsigned)fd % 8);
 }
 
 void lsock_release(lsock_Core *core, lsock_fd fd) {

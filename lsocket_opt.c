@@ -143,7 +143,7 @@ static int sock_settimeout(lua_State *L) {
   lsock_Sock *s = lsock_checksock(L, 1, lsock_core(L));
   int64_t ns = lsock_checktimeout(L, 2);
   luaL_checkany(L, 2);
-  s->idle = luaL_checkoption(L, 3, modes[0], modes) & 1;
+  s->idle = luaL_checkoption(L, 3, modes[0], modes) != 0;
   if (lsock_settimeout(s, ns) < 0) return lsock_failno(L, errno, "settimeout");
   lua_settop(L, 1);
   return 1;

@@ -12,10 +12,15 @@
 /* ---------------------------------------------------------------- asking */
 
 int lsock_ask(const lsock_Core *core, const char *what, const lsock_Addr *a, int family, int type, int proto) {
-  int has = a && a->len > 0;
+  const struct sockaddr *sa = NULL;
+  socklen_t len = 0;
+  if (a && a->len > 0) {
+    sa = &a->u.sa;
+    len = a->len;
+  }
   if (proto == 0 && (family == AF_INET || family == AF_INET6)) /* the kernel's choice */
     proto = type == SOCK_STREAM ? IPPROTO_TCP : type == SOCK_DGRAM ? IPPROTO_UDP : 0;
-  if (core->policy(core->policy_ud, what, has ? &a->u.sa : NULL, has ? a->len : 0, family, type, proto)) return 1;
+  if (core->policy(core->policy_ud, what, sa, len, family, type, proto)) return 1;
   errno = EACCES;
   return 0;
 }

@@ -308,7 +308,7 @@ static int wait_for(lua_State *L, Task *t, lsock_Op *op) {
     else if (!op->beside && !other->beside)
       return LSOCK_R_BUSY;
   }
-  t->beside = op->beside;
+  t->beside = (unsigned char)op->beside;
   t->also = e->waiter[dir];
   e->waiter[dir] = t;
   t->fd = op->w->fd;

@@ -429,7 +429,7 @@ static void report(Selector *sel, lsock_fd fd, int events) {
 }
 
 static void report_tls(Selector *sel) {
-  int i, left = sel->tls;
+  int i, left = sel->slots ? sel->tls : 0;
   for (i = 0; i < sel->nslots && left > 0 && !(sel->more = sel->nready == READY_MAX / 2); i++) {
     lsock_fd fd = (sel->tls_next + i) % sel->nslots;
     const Slot *slot = &sel->slots[fd];
