@@ -305,7 +305,9 @@ end
 
 -- A socket that somebody else has bound, the service manager, say, and that may be listening already.
 local function adopt(self, s)
-  if s.type ~= self.socket_type then usage("the option 'socket' is no socket of a %s's type", getmetatable(self).__name) end
+  if s.type ~= self.socket_type then
+    usage("the option 'socket' is no socket of a %s's type", getmetatable(self).__name)
+  end
   self.address_family = s.family
   self.server_address = s:getsockname()
   return s
@@ -664,7 +666,9 @@ end
 
 -- A client without a name, as those of Unix sockets may be, cannot be answered.
 function DatagramRequestHandler:finish()
-  if #self.wfile > 0 and (self.client_address or "") ~= "" then self.socket:sendto(table.concat(self.wfile), self.client_address) end
+  if #self.wfile > 0 and (self.client_address or "") ~= "" then
+    self.socket:sendto(table.concat(self.wfile), self.client_address)
+  end
 end
 
 return M

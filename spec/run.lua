@@ -2,8 +2,8 @@
 --
 --   lua5.4 spec/run.lua [busted's arguments]
 --
--- The order comes from a number it prints; SEED=that number repeats it. The last line is the result: N passed, N failed,
--- N skipped.
+-- The order comes from a number it prints; SEED=that number repeats it. The last line is the result:
+-- N passed, N failed, N skipped.
 
 local seed = tonumber(os.getenv "SEED") or math.random(1, 999999)
 print(("busted, %s, SEED=%d"):format(_VERSION, seed))
