@@ -92,8 +92,8 @@ describe("a host program", function()
       local STREAM, INET, TCP = socket.SOCK_STREAM, socket.AF_INET, socket.IPPROTO_TCP
       local text, server = asked(socket.create_server, {"127.0.0.1", 0})
       local port = server:getsockname().port
-      local lines = "socket - %d %d %d yes\nbind 127.0.0.1:0 %d %d %d yes\nlisten 127.0.0.1:%d %d %d %d yes\n"
-      assert(text == lines:format(
+      assert(text == ("socket - %d %d %d yes\nbind 127.0.0.1:0 %d %d %d yes\n"
+        .. "listen 127.0.0.1:%d %d %d %d yes\n"):format(
         INET, STREAM, TCP, INET, STREAM, TCP, port, INET, STREAM, TCP), text)
       text = asked(socket.create_connection, {"127.0.0.1", port})
       assert(text == ("socket - 2 1 6 yes\nconnect 127.0.0.1:%d 2 1 6 yes\n"):format(port), text)

@@ -39,7 +39,8 @@ describe("a policy is told the protocol", function()
     rules [[
       local others = {
         {"ICMP", INET, DGRAM, 1}, {"ICMPv6", INET6, DGRAM, 58}, {"SCTP", INET, STREAM, 132},
-        {"MPTCP", INET, STREAM, 262}, {"UDP-Lite", INET, DGRAM, 136}, {"UDP-Lite over IPv6", INET6, DGRAM, 136}, {"L2TP", INET, DGRAM, 115},
+        {"MPTCP", INET, STREAM, 262},
+        {"UDP-Lite", INET, DGRAM, 136}, {"UDP-Lite over IPv6", INET6, DGRAM, 136}, {"L2TP", INET, DGRAM, 115},
         {"SMC", INET, STREAM, 256}, {"DCCP", INET, STREAM, 33}, {"UDP as a stream", INET, STREAM, 17},
         {"TCP as datagrams", INET, DGRAM, 6}, {"MPTCP over IPv6", INET6, STREAM, 262},
       }
