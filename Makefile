@@ -87,7 +87,8 @@ CPPFLAGS   += $(TLS_CFLAGS)
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: static shared pc install-host spec-hosts embed-example all tls demo test check bench coverage sanitize tsan helgrind valgrind format install \
-	uninstall clean help kqueue specs objects host allocfail allocfail-host asan-lua fuzz fuzz-tls fuzz-reentry core-sources core-flags FORCE m32 apicheck
+	uninstall clean help kqueue specs objects host allocfail allocfail-host asan-lua fuzz fuzz-tls fuzz-reentry core-sources core-flags FORCE m32 m32-all m32-odd m32-even \
+	apicheck
 # A person's own Lua settings must not reach the specs.
 unexport LUA_PATH_5_4 LUA_CPATH_5_4 LUA_INIT LUA_INIT_5_4
 
@@ -276,9 +277,12 @@ m32 = PKG_CONFIG_LIBDIR='$(I386)/lib/i386-linux-gnu/pkgconfig' PKG_CONFIG_SYSROO
 	-I$(I386)/include/i386-linux-gnu -L$(I386)/lib/i386-linux-gnu,-O1 -g -DLSOCK_CHECKED)
 m32: ## run the specs with 32-bit pointers
 	$(bootstrap) build test m32
-	@$(m32) -s all spec-hosts
+	@$(m32) -s -j2 all spec-hosts
 	@ln -sf $(I386)/lib/i386-linux-gnu/lua/5.4/lfs.so build/m32/
-	@$(m32) SPEC_LUA='$(CURDIR)/build/i386/lua' specs
+	@$(quiet) -j2 -Otarget $(if $(filter command,$(origin SPEC)),m32-all,m32-odd m32-even)
+m32-all m32-odd m32-even: # in two processes, as specs wait most of the time
+	@$(m32) SPEC_LUA='$(CURDIR)/build/i386/lua' SPEC='$(if $(filter m32-all,$@),$(SPEC),$(shell printf '%s\n' \
+		$(wildcard spec/*_spec.lua spec/regress/*_spec.lua) | awk 'NR % 2 == $(if $(filter m32-odd,$@),1,0)'))' specs
 
 # With a Lua that checks how C code uses it, where the usual one crashes later or not at all.
 CHECKED = build/lua-source/lua/src
@@ -290,7 +294,7 @@ apicheck: ## run specs of each area with a Lua that checks how its functions are
 	@test -x $(CHECKED)/lua || { cd $(CHECKED) && ls *.c | grep -v luac.c | xargs -P 4 -n 6 \
 		gcc -O1 -DLUA_USE_LINUX -DLUA_USE_APICHECK -DLUAI_ASSERT -c && ar rcs liblua.a l[!u]*.o lu[!a]*.o && \
 		gcc -o lua *.o -Wl,-E -lm -ldl; }
-	@$(call variant,api,gcc,-O1 -g -DLSOCK_CHECKED) LUA_CFLAGS='-I$(CURDIR)/$(CHECKED)' LUA_LIBS='-Wl,-z,muldefs $(CURDIR)/$(CHECKED)/liblua.a' -s \
+	@$(call variant,api,gcc,-O1 -g -DLSOCK_CHECKED) LUA_CFLAGS='-I$(CURDIR)/$(CHECKED)' LUA_LIBS='-Wl,-z,muldefs $(CURDIR)/$(CHECKED)/liblua.a' -s -j2 \
 		all spec-hosts
 	@$(call variant,api) SPEC_LUA='$(CURDIR)/$(CHECKED)/lua' SPEC='$(API_SPEC)' specs
 

@@ -10,7 +10,7 @@ local support = require "spec.support"
 local tls = require "spec.support.tls"
 
 local fails, keep = support.fails, support.keep
-local IDLE = 0.15
+local IDLE = 0.25
 local BYTES = ("0123456789abcdef"):rep(1 << 16) -- 1 MiB
 
 after_each(support.close_kept)
@@ -25,7 +25,7 @@ local function read_steadily(s, n)
       if not data then return got end
       got, want = got + #data, want - #data
     end
-    socket.sleep(IDLE / 6)
+    socket.sleep(IDLE / 8)
   end
   return got
 end
@@ -80,9 +80,9 @@ describe("an idle timeout", function()
     loop.run(function()
       loop.group(function(g)
         g:spawn(function()
-          for _ = 1, 10 do
-            b:sendall(("x"):rep(100))
-            socket.sleep(IDLE / 4)
+          for _ = 1, 20 do
+            b:sendall(("x"):rep(50))
+            socket.sleep(IDLE / 10)
           end
           b:close()
         end)
@@ -120,7 +120,7 @@ describe("an idle timeout", function()
         g:spawn(function()
           local got = #b:settimeout(5):recv(16384) -- what is sent at once, 36 KiB, is free at once
           for _ = 1, 12 do
-            socket.sleep(IDLE / 4)
+            socket.sleep(IDLE / 6)
             got = got + #b:recv(16384)
           end
           while got < #BYTES do got = got + #b:recv(65536) end

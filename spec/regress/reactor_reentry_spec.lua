@@ -16,7 +16,7 @@ local function with_finalizers(g, f)
       g()
     end})
   end
-  collectgarbage("incremental", 1, 1000, 30) -- a whole cycle at each allocation
+  collectgarbage("incremental", 1, 1000, 20) -- a whole cycle at each allocation, also where 2^30 is too much
   arm()
   collectgarbage "restart" -- now, not when memory has doubled
   local ok, e = pcall(f)
