@@ -93,6 +93,8 @@ step rock     "LuaRocks: lint, make, run an example" sh tools/check_rock.sh
 step asan     "specs under ASan and UBSan"          $MAKE sanitize
 step alloc    "each 3rd allocation failing"         $MAKE allocfail EVERY=3
 step kqueue   "waiting specs on kqueue, a stand-in"  $MAKE kqueue
+step fuzztls  "TLS peers as nobody should be"        $MAKE fuzz-tls SEEDS=12
+step reentry  "calls from callbacks and finalizers" $MAKE fuzz-reentry SEEDS=4
 step m32      "specs with 32-bit pointers"          $MAKE m32
 step apicheck "specs with a Lua that checks its API" $MAKE apicheck
 step tsan     "two states in two threads under TSan" $MAKE tsan
