@@ -538,7 +538,7 @@ static int mod_create_connection(lua_State *L) {
   op.partial = race_over;
   hints.ai_socktype = SOCK_STREAM;
   lsock_pushstr(L, 1, 1, "host", NI_MAXHOST - 1, LSOCK_STR_TEXT, &len);
-  service = lsock_getitem(L, 1, 2, "port") == LUA_TSTRING && !lua_isnumber(L, -1);
+  service = lsock_getitem(L, 1, 2, "port") == LUA_TSTRING && !lua_isnumber(L, -1) && lua_rawlen(L, -1);
   lua_pop(L, 1);
   if (service)
     lsock_pushstr(L, 1, 2, "port", NI_MAXSERV - 1, LSOCK_STR_TEXT, &len);

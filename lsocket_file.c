@@ -822,6 +822,7 @@ static void parse_mode(lua_State *L, int arg, File *f) {
   for (i = 0; i < len && bit; i++) {
     const char *p = strchr(letters, m[i]);
     bit = p ? 1u << (p - letters) & ~mode : 0;
+    if (bit == PLUS && !(mode & R)) bit = 0;
     mode |= bit;
   }
   mode &= ~(unsigned)B;

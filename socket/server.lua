@@ -305,7 +305,7 @@ end
 
 -- A socket that somebody else has bound, the service manager, say, and that may be listening already.
 local function adopt(self, s)
-  if s.type ~= self.socket_type then
+  if type(s) ~= "userdata" or s.type ~= self.socket_type then
     usage("the option 'socket' is no socket of a %s's type", getmetatable(self).__name)
   end
   self.address_family = s.family

@@ -290,6 +290,7 @@ describe("connecting:", function()
     assert.equal(server:getsockname(), s:getpeername())
     local e = fails(socket.gaierror, "EAI_SERVICE", socket.create_connection, {"127.0.0.1", "no-such-service"}, 5)
     assert.equal("no-such-service", e.address[2])
+    assert.has_error(function() socket.create_connection({"127.0.0.1", ""}, 5) end)
   end)
 
   -- Whatever ends a call, its sockets are closed with it; nobody has to wait for the collector.

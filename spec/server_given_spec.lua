@@ -111,6 +111,11 @@ describe("the option socket", function()
     ok, text = pcall(server.UDPServer, nil, hello, {socket = keep(socket.create_server {"127.0.0.1", 0})})
     assert.is_false(ok)
     assert.matches("no socket of a UDPServer's type", text)
+    for _, value in ipairs {3, "x", {}, true} do
+      ok, text = pcall(server.TCPServer, nil, hello, {socket = value})
+      assert.is_false(ok)
+      assert.matches("no socket of a TCPServer's type", text)
+    end
   end)
 end)
 
