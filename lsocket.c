@@ -52,7 +52,7 @@ static int in_set(lua_State *L, lsock_Core *core, lsock_fd fd) {
   void *ud;
   lua_Alloc f;
   unsigned char *held;
-  if (fd < 0 || core->ended) return 0; /* an older finalizer makes a socket after the end */
+  if (fd < 0) return 0;
   if (byte < core->held_size) return 1;
   while (size <= byte) size *= 2;
   f = lua_getallocf(L, &ud);

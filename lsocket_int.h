@@ -44,7 +44,7 @@ typedef struct lsock_Ssl {
 } lsock_Ssl;
 
 typedef struct lsock_Core {
-  uintptr_t seal;              /* LSOCK_CORE_SEAL: a script cannot make a core of its own */
+  uintptr_t seal; /* LSOCK_CORE_SEAL: a script cannot make a core of its own; 0: the state is being closed */
   const struct lsock_Api *api; /* lsocket_api.h */
   uintptr_t secret;            /* see lsock_Kind */
   lsock_Policy policy;         /* the host's; NULL: everything is allowed */
@@ -62,7 +62,6 @@ typedef struct lsock_Core {
   int reactors;                 /* the highest number one has had, in LSOCK_UV_REACTORS */
   int untaken;                  /* received descriptors that nobody took (lsocket_msg.c) ... */
   int untaken_max;              /* ... and how many call for a garbage collection */
-  int ended;                    /* the state is being closed */
   unsigned char *held;          /* the descriptors of all sockets, see lsock_hold */
   size_t held_size;
   lsock_Ssl tls;
@@ -103,9 +102,14 @@ enum { LSOCK_HOOKED = 1, LSOCK_REACTING = 2, LSOCK_NEVER = 4 };
 
 #define LSOCK_CORE_SEAL(c) ((uintptr_t)(c) ^ lsock_plat_canary())
 
-/* Ends a function whose core is not ours: only the debug library can do that. */
+/*
+** Ends a function whose core is not ours, which only the debug library can bring about; or is no more: a finalizer older
+** than the library calls it, while the state is being closed.
+*/
 LSOCK_INLINE _Noreturn void lsock_tampered(lua_State *L) {
-  for (;;) luaL_error(L, "socket: its functions were tampered with");
+  const lsock_Core *c = lua_touserdata(L, lua_upvalueindex(1));
+  int over = c && lua_rawlen(L, lua_upvalueindex(1)) == sizeof *c && c->seal == 0;
+  for (;;) luaL_error(L, over ? "socket: the state is being closed" : "socket: its functions were tampered with");
 }
 
 /*

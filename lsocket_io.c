@@ -68,7 +68,7 @@ char *lsock_room(lua_State *L, lsock_Op *op) {
   lsock_Core *core = op->core;
   if (op->into) return op->into;
   if (lsock_likely(op->len <= core->scratch_size)) return core->scratch;
-  if (op->len <= SCRATCH_MAX && !core->ended) return grow_scratch(L, core, allowed(L, op));
+  if (op->len <= SCRATCH_MAX) return grow_scratch(L, core, allowed(L, op));
   return lsock_ownroom(L, op);
 }
 

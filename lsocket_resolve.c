@@ -292,7 +292,6 @@ static int core_gc(lua_State *L) {
   lsock_Core *core = lsock_tocore(L, 1);
   lsock_Pool *p = core ? core->pool : NULL;
   if (!core) return 0;
-  core->ended = 1;
   lsock_closeheld(L, core);
   lsock_freescratch(L, core);
   core->pool = NULL;
@@ -301,6 +300,7 @@ static int core_gc(lua_State *L) {
     pthread_mutex_lock(&p->lock);
     release(p);
   }
+  core->seal = 0; /* whoever comes later finds nothing: descriptors and jobs are gone, but objects may be left */
   return 0;
 }
 
@@ -328,10 +328,7 @@ static lsock_Job *new_job(lua_State *L, lsock_Op *op, Kind kind, const char *hos
   lua_toclose(L, -1);
   p = core->pool;
   if (!p && !(p = new_pool())) out_of_memory(L);
-  if (core->ended)
-    p->refs = 0; /* a late finalizer asks: the pool goes with its job */
-  else
-    core->pool = p;
+  core->pool = p;
   j = calloc(1, sizeof *j);
   if (!j) {
     out_of_memory(L);

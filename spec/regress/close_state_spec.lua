@@ -162,4 +162,31 @@ describe("closing the state", function()
       ends_well(TLS:format(certs.path "server.pem", certs.path "server.key", key) .. code)
     end)
   end
+
+  -- What was held has been given back then: descriptors may be others', and memory may be freed.
+  it("leaves nothing to a finalizer that is older than the library", function()
+    local text, status = support.run([[
+      local late = setmetatable({}, {__gc = function()
+        local calls = {
+          new = socket.socketpair, use = function() return s:fileno() end, read = function() return f:read(1) end,
+          lookup = function() return socket.getaddrinfo("localhost", 80) end, select = selectors.DefaultSelector,
+          close = function() return s:close() end, resume = function() assert(coroutine.close(waiting)) end,
+        }
+        for name, call in pairs(calls) do
+          local ok, e = pcall(call)
+          if ok or not tostring(e):find "the state is being closed" then print(name, ok, e) end
+        end
+      end})
+      socket = require "socket"
+      selectors = socket.selectors
+      socket.setwaithook(coroutine.yield)
+      local peer
+      s, peer = socket.socketpair()
+      f = s:makefile()
+      waiting = coroutine.create(function() socket.getaddrinfo("silent.invalid", 80) end)
+      coroutine.resume(waiting)
+      os.exit(0, true)]], {leaks = false})
+    assert.equal("", text)
+    assert.equal(0, status)
+  end)
 end)
