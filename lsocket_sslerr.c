@@ -42,6 +42,7 @@ static void describe(lua_State *L, unsigned long e, const char *detail) {
   lua_setfield(L, -3, "code");
   lua_setfield(L, -2, "reason");
   if (!text) text = "unknown error";
+  if (ERR_GET_REASON(e) == ERR_R_MALLOC_FAILURE) text = "not enough memory"; /* as everywhere */
   if (detail)
     lua_pushfstring(L, "%s: %s", text, detail);
   else
