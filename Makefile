@@ -112,9 +112,9 @@ ASKED_FOR = cat *.c *.h | grep -o '__has_include(<[^>]*>)' | sort -u | \
 	sed 's/__has_include(<\(.*\)>)/\#if &\n"\1"\n\#endif/'
 $(WITH_FILE): FORCE
 	@mkdir -p $(@D)
-	@{ $(CC) --version | head -n 1; printf '%s\n' '$(CC) $(WARN) $(WERROR) $(WITH) $(LUA_CFLAGS)' \
-		'$(UNWIND) $(LDFLAGS) $(TLS_LIBS)'; $(ASKED_FOR) | $(CC) $(LUA_CFLAGS) $(WITH) -E -P -x c - | grep '^"'; } >$@.new
-	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+	@new=$@.$$$$; { $(CC) --version | head -n 1; printf '%s\n' '$(CC) $(WARN) $(WERROR) $(WITH) $(LUA_CFLAGS)' \
+		'$(UNWIND) $(LDFLAGS) $(TLS_LIBS)'; $(ASKED_FOR) | $(CC) $(LUA_CFLAGS) $(WITH) -E -P -x c - | grep '^"'; } >$$new; \
+	if cmp -s $$new $@; then rm $$new; else mv $$new $@; fi
 FORCE:
 ifeq ($(filter-out install install-host,$(or $(MAKECMDGOALS),all)),)
 WITH_FILE =
